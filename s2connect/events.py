@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
+from s2connect.model.common import EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
@@ -21,6 +21,10 @@ _log = logging.getLogger(__name__)
 
 MAX_WAITING_EVENTS = 1000
 """Events kept for a stream that is not read; the oldest go first."""
+
+
+MAX_ENDED = 50
+"""Last pairings that have ended that an endpoint remembers; the oldest go first."""
 
 
 class UnpairedBy(StrEnum):
@@ -217,10 +221,14 @@ class EventHub:
 
     Args:
         clock: Seconds of a clock that never goes back.
+
+    Attributes:
+        ended: Pairings that have ended and were not made again, the last ones.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._streams: list[EventStream] = []
+        self.ended: deque[Unpaired] = deque(maxlen=MAX_ENDED)
         self._clock = clock
         self._failed_lines = LogLimiter()
 
@@ -238,11 +246,24 @@ class EventHub:
         """Log an event and add it to all streams."""
         match event:
             case Paired():
+                self._forget_ended(event)
                 _log.info(
                     "%s is paired with %s as communication %s", event.node, event.peer.id, event.communication_role
                 )
             case Unpaired():
-                _log.info("%s is no longer paired with %s, ended by %s", event.node, event.peer.id, event.by)
+                self._forget_ended(event)
+                self.ended.append(event)
+                what = "%s is no longer paired with %s, ended by %s"
+                if event.by is UnpairedBy.PEER:
+                    name = "energy manager" if event.peer.role is Role.CEM else "device"
+                    what += f": if the user of the {name} did not mean that, the two have to be paired again"
+                _log.log(
+                    logging.WARNING if event.by is UnpairedBy.PEER else logging.INFO,
+                    what,
+                    event.node,
+                    event.peer.id,
+                    event.by,
+                )
             case PairingFailed():
                 # By reason alone: strangers control the number of attempts and of nodes (SEC-03).
                 more = self._failed_lines.due(event.reason, self._clock())
@@ -256,6 +277,11 @@ class EventHub:
                 _log.warning("%s", event.sentence)
         for stream in self._streams:
             stream.publish(event)
+
+    def _forget_ended(self, event: Paired | Unpaired) -> None:
+        pair = event.node, event.peer.id
+        for ended in [one for one in self.ended if (one.node, one.peer.id) == pair]:
+            self.ended.remove(ended)
 
     def close(self) -> None:
         """End all streams."""

@@ -127,6 +127,8 @@ class Bridge:
     _running: dict[str, _Running] = field(default_factory=dict, init=False)
     _past: dict[str, Totals] = field(default_factory=dict, init=False)
     _since: float = field(default_factory=time.time, init=False)
+    _watch: Callable[[str, str, Link], None] | None = field(default=None, init=False)
+    _on_news: Callable[[], None] | None = field(default=None, init=False)
     _reloading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     @classmethod
@@ -186,6 +188,8 @@ class Bridge:
             failures=self.endpoint.supervisor.failures,
             record=self._record,
         )
+        if self._watch is not None:
+            route.watch_links(partial(self._watch, config.name))
         await route.start()
         self._running[config.name] = _Running(config, route)
 
@@ -239,6 +243,17 @@ class Bridge:
             self._past.setdefault(route, Counter()).update(link.counters.totals())
         if self._on_change is not None:
             self._on_change(route, status)
+        if self._on_news is not None:
+            self._on_news()
+
+    def watch_links(self, on_link: Callable[[str, str, Link], None], on_change: Callable[[], None]) -> None:
+        """Show every link, now and later, to ``on_link``, with the names of its route and its device.
+
+        ``on_change`` is called after every change of a link's state.
+        """
+        self._watch, self._on_news = on_link, on_change
+        for name, running in self._running.items():
+            running.route.watch_links(partial(on_link, name))
 
     async def _close(self) -> None:
         running, self._running = list(self._running.values()), {}

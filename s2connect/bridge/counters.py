@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,9 @@ _log = logging.getLogger(__name__)
 
 MAX_LOGGED: Final = 64
 """Pairs of message type and status of one link that are logged; peers choose the types. All are counted."""
+
+MAX_RECENT: Final = 10
+"""Last refusals of a link that are kept."""
 
 OTHER: Final = "OTHER"
 """Counts every status that is not in the standard, because peers can invent any."""
@@ -55,6 +58,7 @@ class Counters:
         messages: Messages by the role of their sender and by fate; ``bytes``; and pauses in reading (``slowed``).
         refused: Refused messages by role of their sender, refusing party (:data:`PEER`, :data:`BRIDGE`) and status.
         last: The last refused message of each side, if any.
+        recent: The last refusals, with the role of the sender, oldest first.
         lines: Log limiter of the link.
         latencies: By the role of the sender, how long the other side takes to acknowledge its messages; empty until
             :meth:`measure`.
@@ -65,6 +69,7 @@ class Counters:
         self.messages: dict[Role, dict[str, int]] = {Role.RM: {}, Role.CEM: {}}
         self.refused: Counter[tuple[Role, str, str]] = Counter()
         self.last: dict[Role, Refusal] = {}
+        self.recent: deque[tuple[Role, Refusal]] = deque(maxlen=MAX_RECENT)
         self.lines = LogLimiter()
         self.latencies: dict[Role, Latencies] = {}
         self._logged: set[tuple[Role, str, str, str]] = set()
@@ -79,6 +84,7 @@ class Counters:
         known = status in ReceptionStatusValue.__members__
         self.refused[sender, by, status if known else OTHER] += 1
         self.last[sender] = refusal
+        self.recent.append((sender, refusal))
         key = sender, by, refusal.message_type, refusal.status
         if key not in self._logged and len(self._logged) < MAX_LOGGED:
             self._logged.add(key)

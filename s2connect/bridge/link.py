@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from s2connect import Connection, FailureLog, InvalidMessage, Role, for_display
+from s2connect import Connection, FailureLog, InvalidMessage, Message, Role, for_display
 from s2connect.bridge.counters import Counters
 from s2connect.bridge.link_state import LinkEvent, LinkState, LinkStateMachine, LinkStatus, SideStatus
 from s2connect.bridge.recording import Record
-from s2connect.bridge.relay import ENDED, Overdue, Policy, Relay
+from s2connect.bridge.relay import ENDED, Out, Overdue, Policy, Relay
 from s2connect.bridge.side_connection import SideConnection
 from s2connect.bridge.sides import NOT_NOW, Initiator, LinkSide
 from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, NotPaired, PeerTimeout, S2ConnectError
@@ -48,6 +48,17 @@ FAREWELL_TIMEOUT: Final = 3.0
 
 _UNEXPECTED: Final = "an unexpected error; its details are in the log"
 
+
+class LinkWatch(Protocol):
+    """Watch over the messages of a link."""
+
+    def passed(self, side: Role, message: Message | None, text: str, outs: Sequence[Out], now: float) -> None:
+        """Note a text that came from one side, the message that it is if it is one, and what is sent for it."""
+
+    def answered(self, out: Out, now: float) -> None:
+        """Note an answer of the bridge to a message that the other side did not answer."""
+
+
 _Over = asyncio.Future[tuple[Role, int | None]]
 """Resolves at the end of a session: the side whose connection has ended, and its code; None for an error of ours."""
 
@@ -62,6 +73,9 @@ class Link:
         on_change: Called with the link after every change of its state.
         failures: Reports errors of ours.
         record: Given each connection before anything passes on it, to observe it.
+
+    Attributes:
+        watch: Sees every message; None for nobody.
     """
 
     def __init__(
@@ -92,6 +106,7 @@ class Link:
         self._failures = failures if failures is not None else FailureLog()
         self._changed = asyncio.Event()
         self._times_up = 0
+        self.watch: LinkWatch | None = None
 
     # Called by the sides
 
@@ -135,9 +150,30 @@ class Link:
         self._paired_anew = True
         self._changed.set()
 
+    def try_now(self) -> bool:
+        """Connect at once, where the bridge waits to connect to both sides. Return whether it does."""
+        if not self._opens_itself() or not self._machine.try_now(self._loop.time()):
+            return False
+        self._changed.set()
+        return True
+
+    def connections(self) -> Mapping[Role, Connection]:
+        """Return the open connections, by the role of the peer."""
+        return {role: side.connection for role, side in self._connected.items()}
+
     def is_unused(self) -> bool:
         """Return whether the link has never been up, no side is connected, and no request is open."""
         return not self._times_up and not self._connected and not self._has_request()
+
+    @property
+    def state(self) -> LinkState:
+        """Its state."""
+        return self._machine.state
+
+    @property
+    def waits_to_connect(self) -> bool:
+        """Return whether the bridge waits for the time to connect."""
+        return self._machine.waits_to_connect
 
     def status(self) -> LinkStatus:
         """Return the status for display."""
@@ -335,11 +371,20 @@ class Link:
         begun, now = begin_work(size), self._loop.time()
         outs = relay.received(role, text, now=now)
         worked = work_since(begun, size)
+        if self.watch is not None:
+            self._show(relay.last_read, role, text, outs, now)
         for to, out, key in outs:
             self._connected[to].outbox.put(out, key)
         if self._timer is None:
             self._set_timer(relay, over)
         return relay.charge(role, text, worked, now=now)
+
+    def _show(self, message: Message | None, role: Role, text: str, outs: Sequence[Out], now: float) -> None:
+        assert self.watch is not None
+        try:
+            self.watch.passed(role, message, text, outs, now)
+        except Exception as error:
+            self._failures.failed("observer", error, name=f"the watch of the link {self.name}")
 
     def _set_timer(self, relay: Relay, over: _Over) -> None:
         """Set the timer for the oldest message that waits for its answer. It stays when the answer comes."""
@@ -366,6 +411,8 @@ class Link:
             if self._connected[overdue.to].outbox.withdraw(overdue.key):
                 relay.withdrawn(overdue)
             self._connected[overdue.answer.to].outbox.put(overdue.answer.text)
+            if self.watch is not None:
+                self.watch.answered(overdue.answer, self._loop.time())
 
     # The end
 

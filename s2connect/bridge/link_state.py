@@ -116,6 +116,18 @@ class LinkStateMachine:
         self.state, self.since, self.reason = state, now, reason
         return state
 
+    def try_now(self, now: float) -> bool:
+        """Let the bridge connect now, where it waits for the time to connect. Return whether it does."""
+        if not self.waits_to_connect:
+            return False
+        self.retry_at = now
+        return True
+
+    @property
+    def waits_to_connect(self) -> bool:
+        """Return whether the bridge waits for the time to connect by itself."""
+        return self.retry_at is not None and LinkEvent.BEGIN in TABLE[self.state]
+
 
 @dataclass(frozen=True, slots=True)
 class SideStatus:

@@ -163,6 +163,7 @@ class Relay:
         wall: Clock for translations.
 
     Attributes:
+        last_read: The message of the last text; None for what is none.
         validates: Whether messages are read further than their envelope, which is most of the work.
 
     Raises:
@@ -182,6 +183,7 @@ class Relay:
         self.counters = counters = counters or Counters()
         self._on_details = on_details
         self._clock = 0.0
+        self.last_read: Message | None = None
         self._farewells: dict[Role, str] = {}
         self._wall = wall
         self._sides = {
@@ -210,12 +212,14 @@ class Relay:
         from_.counts["bytes"] += size
         try:
             message = self._read(from_, text, size, now) if self.validates else read_message(text)
+            self.last_read = message
             if message.type != RECEPTION_STATUS:
                 return self._message(side, message, size, now)
             if self._translator is None:
                 return self._pass_on(side, message)
             return self._answered(self._translator, side, message)
         except InvalidMessage as error:
+            self.last_read = None
             if not error.answerable:
                 from_.counts[Fate.STRAY] += 1
                 return []

@@ -59,6 +59,13 @@ class Route(RouteLinks):
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._closed = False
+        self._on_link: Callable[[str, Link], None] | None = None
+
+    def watch_links(self, on_link: Callable[[str, Link], None]) -> None:
+        """Call ``on_link`` with the key of the device and the link, for every link there is and will be."""
+        self._on_link = on_link
+        for key, link in self.links.items():
+            on_link(key, link)
 
     async def start(self) -> None:
         """Start; known devices have their links when this returns.
@@ -114,6 +121,8 @@ class Route(RouteLinks):
                 record=self._record,
             )
             self.links[device.key] = link
+            if self._on_link is not None:
+                self._on_link(device.key, link)
             self._tasks[device.key] = self.supervisor.keep(link.run, "link", name)
 
     async def prepare_devices(self, devices: Sequence[Device]) -> None:

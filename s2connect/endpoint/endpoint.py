@@ -32,7 +32,7 @@ from s2connect.errors import (
     StorageError,
     UsageError,
 )
-from s2connect.events import EventStream
+from s2connect.events import EventStream, Unpaired
 from s2connect.model.common import MQTT, WEBSOCKET, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import WaitForPairingAction
@@ -443,6 +443,10 @@ class Endpoint:
             for node, connections in self._connections.items()
             for remote, history in connections.history.items()
         }
+
+    def ended_pairings(self) -> list[Unpaired]:
+        """Return the last pairings that have ended since the endpoint was opened, newest first."""
+        return list(reversed(self._state.events.ended))
 
     def takes_sessions(self, node: NodeId) -> bool:
         """Return whether an application takes the sessions or connections of a node."""

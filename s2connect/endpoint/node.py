@@ -18,7 +18,7 @@ from s2connect.messages.enums import Check
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.url import BaseUrl
-from s2connect.pairing.code import DYNAMIC_LIFETIME, PairingCode
+from s2connect.pairing.code import DYNAMIC_LIFETIME, PairingCode, TokenState
 from s2connect.session.session import Answerer, Observer, Session, SessionEnd
 from s2connect.store.base import Pairing
 from s2connect.transports.base import Connection
@@ -130,6 +130,14 @@ class Node:
     def valid_pairing_code(self) -> PairingCode | None:
         """Return the valid code: the dynamic one until it expires, otherwise the static one (errata S2C-06)."""
         return self._pairing.valid_code(self._local)
+
+    @property
+    def code_state(self) -> TokenState:
+        """State of the pairing code: ``valid``, ``static``, ``none``, or how the last one ended.
+
+        That is ``used`` (by a pairing), ``expired`` or ``withdrawn`` (after failed attempts, or by a command).
+        """
+        return self._pairing.code_state(self._local)
 
     def withdraw_pairing_code(self) -> None:
         """Withdraw the dynamic code."""

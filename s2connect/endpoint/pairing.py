@@ -18,7 +18,7 @@ from s2connect.model.local import LocalNode
 from s2connect.model.pairing import CancelPreparePairing, PreparePairing, WaitForPairingAction, WaitForPairingOrder
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
-from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, AfterFailure, PairingCode, PairingToken
+from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, AfterFailure, PairingCode, PairingToken, TokenState
 from s2connect.pairing.interface import AttemptFailed, PairingServerEvent, ReflectionRefused
 from s2connect.pairing.server_core import PairingServer
 from s2connect.store.base import Pairing
@@ -78,6 +78,10 @@ class PairingManager:
             return None
         left = issued.expires_at - now if issued.expires_at is not None else None
         return PairingCode(issued.token, local.alias, left)
+
+    def code_state(self, local: LocalNode) -> TokenState:
+        """Return the state of the node's pairing code."""
+        return self.server.tokens(local.id).state(now=_now())
 
     def attempt_failed(self, event: PairingServerEvent) -> None:
         """Publish a failed pairing attempt on one of our nodes."""

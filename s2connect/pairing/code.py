@@ -8,6 +8,7 @@ import secrets
 import string
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Literal
 
 from s2connect.errors import InvalidPairingCode
 from s2connect.model.alphabet import ALPHABET, MAX_ALIAS_CHARACTERS, in_our_alphabet, with_plain_dashes
@@ -216,12 +217,17 @@ class IssuedToken:
         return self.expires_at is None or now < self.expires_at
 
 
+TokenState = Literal["none", "valid", "static", "used", "expired", "withdrawn"]
+"""State of a node's own token: the dynamic one while it is valid, else the static one, else the end of the last one."""
+
+
 class TokenTable:
     """The tokens of one node: at most one dynamic and one static of its own, and those typed here for other nodes."""
 
     def __init__(self) -> None:
         self._dynamic: IssuedToken | None = None
         self._static: IssuedToken | None = None
+        self._last_end: Literal["", "used", "withdrawn"] = ""
         self._typed: dict[NodeId, IssuedToken] = {}
 
     def issue(self, token: PairingToken, *, now: float, lifetime: float | None = DYNAMIC_LIFETIME) -> IssuedToken:
@@ -240,8 +246,16 @@ class TokenTable:
                 )
             self._static, self._dynamic = IssuedToken(token, None), None
             return self._static
-        self._dynamic = IssuedToken(token, now + lifetime)
+        self._dynamic, self._last_end = IssuedToken(token, now + lifetime), ""
         return self._dynamic
+
+    def state(self, *, now: float) -> TokenState:
+        """Return the state of the node's own token."""
+        if self._dynamic is not None and self._dynamic.lives(now):
+            return "valid"
+        if self._static is not None:
+            return "static"
+        return self._last_end or ("none" if self._dynamic is None else "expired")
 
     def expect(self, client: NodeId, token: PairingToken, *, now: float, lifetime: float = DYNAMIC_LIFETIME) -> None:
         """Accept a token that the user entered here, as the initiator, for one client node only (ROLE-03 b).
@@ -273,7 +287,7 @@ class TokenTable:
     def spend(self, issued: IssuedToken) -> None:
         """Spend the token of a pairing: a dynamic one ends (TOK-05), and one typed for the client."""
         if not issued.static:
-            self._end(issued)
+            self._end(issued, "used")
 
     def failed(self, issued: IssuedToken) -> AfterFailure:
         """Count a failed attempt, and return its effect on the node's own token (TOK-05)."""
@@ -293,8 +307,8 @@ class TokenTable:
         if self._dynamic is not None:
             self._end(self._dynamic)
 
-    def _end(self, issued: IssuedToken) -> None:
+    def _end(self, issued: IssuedToken, why: Literal["used", "withdrawn"] = "withdrawn") -> None:
         issued.void = True
         if issued is self._dynamic:
-            self._dynamic = None
+            self._dynamic, self._last_end = None, why
         self._typed = {client: typed for client, typed in self._typed.items() if typed is not issued}

@@ -91,6 +91,8 @@ class Acknowledgements:
             over.append(message_id)
         for message_id in over:
             self.give_up(message_id)
+        if over and self.latencies is not None:
+            self.latencies.overdue += len(over)
         return over
 
     @property

@@ -22,13 +22,15 @@ class Latencies:
     Attributes:
         counts: Number of times, by the first of the :data:`BOUNDS` that they do not exceed.
         total: Their sum in seconds.
+        overdue: Messages that were not acknowledged in time.
     """
 
-    __slots__ = ("_slowest", "counts", "total")
+    __slots__ = ("_slowest", "counts", "overdue", "total")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
         self.total = 0.0
+        self.overdue = 0
         self._slowest: deque[tuple[int, float]] = deque(maxlen=STEPS + 1)
 
     def add(self, seconds: float, now: float) -> None:
@@ -40,6 +42,12 @@ class Latencies:
             slowest.append((step, seconds))
         elif seconds > slowest[-1][1]:
             slowest[-1] = step, seconds
+
+    def absorb(self, other: Latencies) -> None:
+        """Add the numbers of another peer, but not its slowest."""
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+        self.overdue += other.overdue
 
     def slowest(self, now: float) -> float | None:
         """Return the longest time of the last hour, None if there was none."""

@@ -164,7 +164,6 @@ class PeerFacts:
         since: Since when it is connected or not connected; the start of the service where it never was.
         missing: Which side is missing, as a sentence; empty while connected.
         helps: What helps, as a sentence with the command; empty where nothing has to be done.
-        session: Name of the session for commands (``send``, ``close``); empty for none.
         connection: Open connection, if any.
         tries: Attempts to connect.
         traffic: Messages.
@@ -180,7 +179,6 @@ class PeerFacts:
     since: datetime
     missing: str
     helps: str
-    session: str
     connection: ConnectionFacts | None
     tries: Tries
     traffic: Traffic

@@ -3,94 +3,270 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from s2connect import Endpoint, Pairing, PairKey, Role, __version__
+from s2connect import Deployment, Endpoint, Pairing, PairKey, Role, Session, __version__, events
 from s2connect.bridge.bridge import Bridge
-from s2connect.bridge.link_state import LinkState, LinkStatus
-from s2connect.endpoint.connections import LiveConnection
+from s2connect.bridge.link import Link
+from s2connect.discovery.resolve import is_local_name
+from s2connect.endpoint.connections import PeerHistory
 from s2connect.errors import UsageError
-from s2connect.model.roles import CommunicationRole
-from s2connect.transports.base import ConnectionInfo
+from s2connect.web import advice
 from s2connect.web.facts import (
     MAX_PEERS,
     CertificateFacts,
     CodeFacts,
     CodeState,
-    ConnectionFacts,
     Curve,
-    LinkFacts,
+    EndedPairing,
     NodeFacts,
     PeerFacts,
     PeerState,
-    RouteFacts,
+    Point,
     Seen,
     ServiceFacts,
-    SideFacts,
     Snapshot,
-    Traffic,
-    Tries,
 )
+from s2connect.web.link_facts import links_of, routes_of
+from s2connect.web.meter import Meter
+from s2connect.web.neighbours import Neighbours
+from s2connect.web.peer_facts import peer_facts
+from s2connect.web.power import STEP, unit_of
+from s2connect.web.warnings import Warnings
+from s2connect.web.watches import Journal, LinkWatch, SessionWatch
 
 CHANGES_PER_SECOND: Final = 3.0
-"""Most results of :meth:`Observation.changed` a second."""
+"""Most results of :meth:`Observation.changed` a second, for each caller."""
+
+QUIET: Final = 5.0
+"""Seconds after which :meth:`Observation.changed` returns without news: ages grow."""
+
+PAUSE: Final = 1.0
+"""Seconds between two readings of the pairings from the store."""
+
+MAX_SHOWN_CURVES: Final = 48
+"""Curves that are returned at once."""
+
+Totals = Counter[tuple[str, ...]]
+"""Numbers that never decrease, by what they count."""
 
 
 class Observation:
-    """Observes an endpoint, and the bridge on it if there is one.
+    """Observes an endpoint, and the bridge on it if there is one, from its construction to the end of the endpoint.
 
-    Begin with :meth:`run` as a background task; all other methods are called in the same event loop, and do not wait.
+    Begin with :meth:`run` as a background task, and :meth:`follow_network` as another where the page is; all other
+    methods are called in the same event loop, and do not wait.
 
     Args:
         endpoint: The endpoint.
         bridge: The bridge that has it.
+
+    Attributes:
+        neighbours: Endpoints in the local network.
+        warnings: Warnings of the service.
+        totals: Events so far: ``("paired",)``, ``("unpaired", by)``, ``("refused", reason)`` for attempts to pair, and
+            ``("failed", kind)`` for attempts to connect.
     """
 
     def __init__(self, endpoint: Endpoint, bridge: Bridge | None = None) -> None:
         self.endpoint = endpoint
         self.bridge = bridge
+        self.began = datetime.now(UTC)
+        self.neighbours = Neighbours(endpoint)
+        self.warnings = Warnings()
+        self.totals: Totals = Counter()
+        self.pairings: OrderedDict[PairKey, Pairing] = OrderedDict()
+        self.journal = Journal()
         self._loop = asyncio.get_running_loop()
-        self._began = datetime.now(UTC)
         self._events = endpoint.events()
-        self._pairings: dict[PairKey, Pairing] = {}
-        self._news = asyncio.Event()
+        self._stale = True
+        self._read_at = -PAUSE
+        self._meters: dict[PairKey, Meter] = {}
+        self._past = Meter("", "")  # of peers that are not paired any more
+        self._code_ends: dict[object, datetime] = {}
+        self._not_found = ""
+        self._changes = 0
+        self._shown: tuple[int, int] = (-1, -1)
+        endpoint.watch_sessions(self._session_opened)
+        for live in endpoint.connected().values():
+            if live.session is not None:
+                self._session_opened(live.session)
+        if bridge is not None:
+            bridge.watch_links(self._link_made, self._news)
+
+    # Hooks
+
+    def _session_opened(self, session: Session) -> None:
+        meter = self.meter(PairKey(session.info.local, session.info.remote), session.peer.title)
+        measurements: Final = "sent" if session.role is Role.RM else "received"
+        session.observe(SessionWatch(meter, self.journal, measurements, self._loop.time), meter.latencies)
+        self._news()
+
+    def _link_made(self, route: str, device: str, link: Link) -> None:
+        key = f"{route}/{device}"
+        link.watch = LinkWatch(key, lambda role: link.sides[role].title, link.counters, self.journal)
+        link.counters.measure()
+        self._news()
+
+    def meter(self, key: PairKey, title: str) -> Meter:
+        """Return the meter of a peer."""
+        found = self._meters.get(key)
+        if found is None:
+            found = self._meters[key] = Meter(f"{key.local}/{key.remote}", title)
+        found.title = title
+        return found
+
+    def meters(self) -> list[Meter]:
+        """Return all meters, those of the past as one."""
+        return [*self._meters.values(), self._past]
+
+    def _news(self) -> None:
+        self._changes += 1
+        self.journal.wake()
+
+    # Tasks
 
     async def run(self) -> None:
         """Follow the events of the endpoint until it closes. Able to begin anew after an error."""
-        await self._read_pairings()
-        async for _ in self._events:
-            await self._read_pairings()
-            self._news.set()
+        while True:
+            if self._stale and self._loop.time() >= self._read_at + PAUSE:
+                self._stale, self._read_at = False, self._loop.time()
+                await self._read_pairings()
+            try:
+                async with asyncio.timeout(PAUSE if self._stale else None):
+                    event = await anext(self._events)
+            except TimeoutError:
+                continue
+            except StopAsyncIteration:
+                return
+            self._note(event)
+
+    async def follow_network(self) -> None:
+        """Look for endpoints in the local network until cancelled."""
+        await self.neighbours.run()
 
     async def _read_pairings(self) -> None:
-        self._pairings = {pairing.key: pairing for pairing in await self.endpoint.pairings()}
+        self.pairings = OrderedDict((pairing.key, pairing) for pairing in await self.endpoint.pairings())
+        for key in self._meters.keys() - self.pairings.keys() - self.endpoint.connected().keys():
+            gone = self._meters.pop(key)
+            self._past.absorb(gone)
+            self.journal.curves.remove(gone.key)
+        self._news()
+
+    def _note(self, event: events.Event) -> None:
+        match event:
+            case events.Paired():
+                self.totals["paired",] += 1
+                self._stale = True
+                self._code_ends[event.node] = event.at
+            case events.Unpaired():
+                self.totals["unpaired", str(event.by)] += 1
+                self._stale = True
+            case events.PairingFailed():
+                self.totals["refused", event.reason] += 1
+                what = f"An attempt to pair with {self._name(event.node)} failed: {event.reason.replace('_', ' ')}."
+                self.warnings.add("pairing_failed", what, event.at)
+            case events.CodeWithdrawn():
+                self.totals["refused", "code_withdrawn"] += 1
+                self._code_ends[event.node] = event.at
+                what = f"The code of {self._name(event.node)} was withdrawn after failed attempts."
+                self.warnings.add("code_withdrawn", f"{what} Make a new one with: s2connect code", event.at)
+            case events.SessionFailed():
+                self.totals["failed", event.kind] += 1
+            case events.Advertised():
+                self._not_found = ""
+                self.warnings.remove("name_conflict")
+                self.warnings.remove("not_advertised")
+            case events.Notice():
+                if event.kind in ("name_conflict", "not_advertised"):
+                    self._not_found = event.sentence
+                self.warnings.add(event.kind, event.sentence, event.at)
+            case events.TaskFailed():
+                self.warnings.add("task_failed", event.sentence, event.at)
+        self._news()
+
+    def _name(self, node: object) -> str:
+        known = {one.id: one.alias or f"the {one.role}" for one in self.endpoint.nodes.values()}
+        return known.get(node, "a node")  # type: ignore[call-overload, no-any-return]
+
+    # For the page
 
     async def changed(self) -> None:
-        """Wait until something may have changed; returns at most :data:`CHANGES_PER_SECOND` times a second."""
+        """Wait for news since the last :meth:`snapshot`, or :data:`QUIET` seconds.
+
+        Returns at most :data:`CHANGES_PER_SECOND` times a second.
+        """
         await asyncio.sleep(1 / CHANGES_PER_SECOND)
+        if self._shown != (self.journal.ring.count, self._changes):
+            return
+        news = asyncio.Event()
+        self.journal.sleepers.append(news.set)
         try:
-            async with asyncio.timeout(1.0):
-                await self._news.wait()
+            async with asyncio.timeout(QUIET):
+                await news.wait()
         except TimeoutError:
             return
-        self._news.clear()
+        finally:
+            if news.set in self.journal.sleepers:
+                self.journal.sleepers.remove(news.set)
 
     def messages(self, after: int = 0, *, key: str = "", kind: str = "", limit: int = 200) -> list[Seen]:
         """Return the last messages, oldest first.
 
         Args:
             after: Only messages with a greater number.
-            key: Only those of this peer, or side of a link.
+            key: Only those of this peer, link or side of a link.
             kind: Only those of this message type.
             limit: At most so many, the newest.
         """
-        return []
+        wall, found = self.wall(), list[Seen]()
+        for one in self.journal.ring.newest_first(after):
+            if len(found) >= limit:
+                break
+            if (key and one.key != key and not one.key.startswith(f"{key}/")) or (kind and one.type != kind):
+                continue
+            found.append(
+                Seen(
+                    number=one.number,
+                    at=wall(one.at),
+                    key=one.key,
+                    title=one.title,
+                    direction=one.direction,
+                    type=one.type,
+                    status=one.status,
+                    size=one.size,
+                    text=one.text,
+                )
+            )
+        found.reverse()
+        return found
 
-    def curves(self) -> list[Curve]:
-        """Return the power of every device over the last hour."""
-        return []
+    def curves(self, *, key: str = "", limit: int = MAX_SHOWN_CURVES) -> list[Curve]:
+        """Return measured values of the last hour.
+
+        Args:
+            key: Only those of this peer, or side of a link.
+            limit: At most so many curves.
+        """
+        now, epoch = self._loop.time(), self.wall()(0.0).timestamp()
+        found: list[Curve] = []
+        for device, title, curves in self.journal.curves.devices():
+            if key and device != key:
+                continue
+            for quantity, curve in curves.items():
+                if len(found) >= limit:
+                    return found
+                points = tuple(
+                    Point(at=epoch + at, low=low, high=high, last=last) for at, low, high, last in curve.points(now)
+                )
+                unit = unit_of(quantity)
+                found.append(
+                    Curve(key=device, title=title, quantity=str(quantity), unit=unit, step=STEP, points=points)
+                )
+        return found
 
     def try_now(self, key: str) -> None:
         """Begin the next attempt to connect at once.
@@ -99,146 +275,116 @@ class Observation:
             key: Of a peer or a link of the snapshot.
 
         Raises:
-            UsageError: There is none of that name, or it is not we who connect.
+            UsageError: There is none of that name; or no attempt is to be made now, because one is under way, the two
+                are connected, or the other side has to connect.
         """
-        raise UsageError("There is nothing to be tried now.")
+        for pair in self.pairings:
+            if f"{pair.local}/{pair.remote}" == key and self.endpoint.try_now(pair):
+                self._news()
+                return
+        if self.bridge is not None:
+            route, _, device = key.partition("/")
+            running = self.bridge.routes.get(route)
+            link = running.links.get(device) if running is not None else None
+            if link is not None and link.try_now():
+                return
+        raise UsageError("Nothing can be tried now: an attempt is under way, or the other side has to connect.")
+
+    def wall(self) -> Callable[[float], datetime]:
+        """Return a function from seconds of the event loop to the time of day."""
+        now, then = datetime.now(UTC), self._loop.time()
+        return lambda at: now - timedelta(seconds=then - at)
 
     def snapshot(self) -> Snapshot:
         """Return the facts of now."""
-        now = datetime.now(UTC)
-        peers, links = list(self._peers(now)), list(self._links(now))
+        self._shown = self.journal.ring.count, self._changes
+        now, bridge = datetime.now(UTC), self.bridge
+        peers = self._peers()
+        links, more_links = links_of(bridge, self.wall(), now) if bridge is not None else ((), 0)
         return Snapshot(
             at=now,
             service=self._service(),
-            certificate=self._certificate(now),
+            certificate=self.certificate(now),
             nodes=tuple(self._nodes(now)),
-            peers=tuple(sorted(peers, key=lambda peer: peer.state is PeerState.CONNECTED)[:MAX_PEERS]),
-            more_peers=max(0, len(peers) - MAX_PEERS),
-            routes=tuple(self._routes()),
-            links=tuple(sorted(links, key=lambda link: link.state == LinkState.UP)[:MAX_PEERS]),
-            more_links=max(0, len(links) - MAX_PEERS),
+            peers=peers,
+            more_peers=max(0, len(self.pairings) - len(peers)),
+            routes=tuple(routes_of(bridge)) if bridge is not None else (),
+            links=links,
+            more_links=more_links,
+            ended=tuple(self._ended()),
+            found=tuple(self.neighbours.found({key.remote for key in self.pairings})),
+            found_note=self.neighbours.note,
             waiting=tuple(self.endpoint.waiting()),
+            warnings=tuple(self.warnings.newest_first()),
         )
+
+    def _peers(self) -> tuple[PeerFacts, ...]:
+        endpoint, connected, histories = self.endpoint, self.endpoint.connected(), self.endpoint.history()
+        taken = {node: endpoint.takes_sessions(node) for node in endpoint.nodes}
+        keys = list(self.pairings)
+        if len(keys) > MAX_PEERS:
+            keys.sort(key=connected.__contains__)
+        wall, now = self.wall(), self._loop.time()
+        facts = [
+            peer_facts(
+                self.pairings[key],
+                connected.get(key),
+                histories.get(key, PeerHistory()),
+                self._meters.get(key),
+                taken=taken.get(key.local, False),
+                began=self.began,
+                wall=wall,
+                now=now,
+            )
+            for key in keys[:MAX_PEERS]
+        ]
+        return tuple(sorted(facts, key=lambda peer: peer.state is PeerState.CONNECTED))
 
     def _service(self) -> ServiceFacts:
         endpoint, config = self.endpoint, self.endpoint.config
+        local = config.deployment is Deployment.LAN and is_local_name(config.host)
+        advertised = config.server and config.advertise and local and not self._not_found
         return ServiceFacts(
             kind="serve" if self.bridge is None else "bridge",
             version=__version__,
-            since=self._began,
+            since=self.began,
             name=config.name or "",
             deployment=str(config.deployment),
             host=config.host,
             pairing_url=str(endpoint.pairing_url) if config.server else "",
             session_url=str(endpoint.session_url) if config.server else "",
-            advertised="",
-            not_found="",
+            advertised=config.host.partition(".")[0] if advertised else "",
+            not_found=self._not_found,
             tasks_failed=sum(endpoint.supervisor.failures.counts.values()),
         )
 
-    def _certificate(self, now: datetime) -> CertificateFacts | None:
+    def certificate(self, now: datetime) -> CertificateFacts | None:
+        """Return the facts of the certificate that is served; None without a server."""
         if not self.endpoint.config.server:
             return None
-        expires = self.endpoint.certificate_expires
-        return CertificateFacts(
-            expires=expires, left=(expires - now).total_seconds(), own_ca=self.endpoint.config.is_own_ca, warning=""
-        )
+        expires, own_ca = self.endpoint.certificate_expires, self.endpoint.config.is_own_ca
+        left = (expires - now).total_seconds()
+        warning = advice.of_certificate(left, own_ca=own_ca)
+        return CertificateFacts(expires=expires, left=left, own_ca=own_ca, warning=warning)
 
     def _nodes(self, now: datetime) -> Iterator[NodeFacts]:
         for node in self.endpoint.nodes.values():
-            valid, code = node.valid_pairing_code(), CodeFacts()
-            if valid is not None and valid.expires_in is None:
-                code = CodeFacts(state=CodeState.STATIC)
-            elif valid is not None and valid.expires_in is not None:
-                code = CodeFacts(state=CodeState.VALID, expires=now + timedelta(seconds=valid.expires_in))
+            state, valid = CodeState(node.code_state), node.valid_pairing_code()
+            left = valid.expires_in if valid is not None else None
+            code = CodeFacts(
+                state=state,
+                since=self._code_ends.get(node.id) if state in (CodeState.USED, CodeState.WITHDRAWN) else None,
+                expires=None if left is None else now + timedelta(seconds=left),
+                helps=advice.CODES[state],
+            )
             yield NodeFacts(id=node.id, role=node.role, alias=node.alias, description=node.description, code=code)
 
-    def _peers(self, now: datetime) -> Iterator[PeerFacts]:
-        connected = self.endpoint.connected()
-        for key, pairing in self._pairings.items():
-            live = connected.get(key)
-            server = pairing.communication_role is CommunicationRole.SERVER
-            state = PeerState.CONNECTED if live else PeerState.WAITING if server else PeerState.TRYING
-            yield PeerFacts(
-                key=f"{key.local}/{key.remote}",
-                node=key.local,
-                peer=pairing.peer,
-                endpoint_name=pairing.peer_endpoint.name or "",
-                communication_role=pairing.communication_role,
-                paired_since=datetime.fromtimestamp(pairing.paired_at, UTC),
-                state=state,
-                since=live.connection.info.since if live else self._began,
-                missing="" if live else "The other side is not connected.",
-                helps="",
-                session="",
-                connection=_connection(live),
-                tries=Tries(),
-                traffic=Traffic(),
+    def _ended(self) -> Iterator[EndedPairing]:
+        pair = "s2connect pair" if self.bridge is None else f"s2connect bridge pair {self.bridge.config.file}"
+        for event in self.endpoint.ended_pairings():
+            if PairKey(event.node, event.peer.id) in self.pairings:
+                continue  # paired again
+            sentence, helps = advice.of_ended(event.peer.role, str(event.by), pair)
+            yield EndedPairing(
+                node=event.node, peer=event.peer, by=str(event.by), at=event.at, sentence=sentence, helps=helps
             )
-
-    def _routes(self) -> Iterator[RouteFacts]:
-        if self.bridge is None:
-            return
-        for route in self.bridge.config.routes:
-            running = self.bridge.routes.get(route.name)
-            states = [link.state for link in running.status()] if running is not None else []
-            yield RouteFacts(
-                name=route.name,
-                devices=route.devices.type,
-                manager=route.manager.type,
-                check=str(route.check),
-                links=len(states),
-                up=states.count(LinkState.UP),
-                node=None,
-                failed=self.bridge.failed.get(route.name, ""),
-            )
-
-    def _links(self, now: datetime) -> Iterator[LinkFacts]:
-        for name, route in self.bridge.routes.items() if self.bridge is not None else ():
-            for device, link in route.links.items():
-                status, key = link.status(), f"{name}/{device}"
-                retry = None if status.retry_in is None else now + timedelta(seconds=status.retry_in)
-                yield LinkFacts(
-                    key=key,
-                    route=name,
-                    name=status.name,
-                    state=str(status.state),
-                    since=now - timedelta(seconds=status.for_seconds),
-                    reason=status.reason,
-                    missing="" if status.state is LinkState.UP else "A side is not connected.",
-                    helps="",
-                    times_up=status.times_up,
-                    queued=sum(status.queued.values()),
-                    tries=Tries(next=retry),
-                    device=_side(key, Role.RM, status),
-                    manager=_side(key, Role.CEM, status),
-                )
-
-
-def _side(link: str, role: Role, status: LinkStatus) -> SideFacts:
-    side, counts = status.sides[role], status.counts[role]
-    return SideFacts(
-        key=f"{link}/{role.lower()}",
-        role=role,
-        title=side.title,
-        peer=None,
-        paired=True,
-        opens="",
-        connected=side.connected,
-        connection=None,
-        traffic=Traffic(received=counts.get("forwarded", 0)),
-    )
-
-
-def _connection(live: LiveConnection | None) -> ConnectionFacts | None:
-    if live is None:
-        return None
-    info: ConnectionInfo = live.connection.info
-    return ConnectionFacts(
-        protocol=info.protocol,
-        s2_version=info.s2_version,
-        address=info.peer_address,
-        since=info.since,
-        heard_ago=None,
-        heartbeat=None,
-    )

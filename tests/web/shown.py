@@ -101,7 +101,6 @@ def snapshot(text: str, *, kind: Any = "bridge", peers: int = 7, links: int = 1)
                 since=NOW,
                 missing="" if number % len(states) == 0 else text,
                 helps="" if number % len(states) == 0 else text,
-                session="s1",
                 connection=connection if number % len(states) == 0 else None,
                 tries=tries,
                 traffic=traffic,
