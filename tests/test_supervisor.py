@@ -478,6 +478,7 @@ def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
 ELSEWHERE = {
     "log-in": "web/test_web_server.py",
     "observation": "service/test_service_page.py",
+    "look-around": "web/test_web_observation.py",
     "collector": "test_collector.py",
     "link": "bridge/test_bridge_link.py",
     "mqtt-client": "transports/test_mqtt_client.py",

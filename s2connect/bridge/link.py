@@ -372,17 +372,16 @@ class Link:
         outs = relay.received(role, text, now=now)
         worked = work_since(begun, size)
         if self.watch is not None:
-            self._show(relay.last_read, role, text, outs, now)
+            self._show(partial(self.watch.passed, role, relay.last_read, text, outs, now))
         for to, out, key in outs:
             self._connected[to].outbox.put(out, key)
         if self._timer is None:
             self._set_timer(relay, over)
         return relay.charge(role, text, worked, now=now)
 
-    def _show(self, message: Message | None, role: Role, text: str, outs: Sequence[Out], now: float) -> None:
-        assert self.watch is not None
+    def _show(self, seen: Callable[[], None]) -> None:
         try:
-            self.watch.passed(role, message, text, outs, now)
+            seen()
         except Exception as error:
             self._failures.failed("observer", error, name=f"the watch of the link {self.name}")
 
@@ -412,7 +411,7 @@ class Link:
                 relay.withdrawn(overdue)
             self._connected[overdue.answer.to].outbox.put(overdue.answer.text)
             if self.watch is not None:
-                self.watch.answered(overdue.answer, self._loop.time())
+                self._show(partial(self.watch.answered, overdue.answer, self._loop.time()))
 
     # The end
 

@@ -40,6 +40,7 @@ async def page_of(
     endpoint = service.endpoint
     observation = Observation(endpoint, bridge)
     endpoint.supervisor.keep(observation.run, "observation")
+    endpoint.supervisor.keep(observation.follow_network, "look-around")
     page = Page(observation, _executor(service))
 
     async def started(port: int) -> PageServer:

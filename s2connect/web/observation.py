@@ -41,10 +41,13 @@ from s2connect.web.watches import Journal, LinkWatch, SessionWatch
 CHANGES_PER_SECOND: Final = 3.0
 """Most results of :meth:`Observation.changed` a second, for each caller."""
 
+CLOCK_SET: Final = timedelta(seconds=0.5)
+"""Difference to the clock of this machine from which on it counts anew: a time that is shown stays the same."""
+
 QUIET: Final = 5.0
 """Seconds after which :meth:`Observation.changed` returns without news: ages grow."""
 
-PAUSE: Final = 1.0
+PAUSE: Final = 0.5
 """Seconds between two readings of the pairings from the store."""
 
 MAX_SHOWN_CURVES: Final = 48
@@ -89,6 +92,7 @@ class Observation:
         self._code_ends: dict[object, datetime] = {}
         self._not_found = ""
         self._changes = 0
+        self._zero = self.began - timedelta(seconds=self._loop.time())
         self._shown: tuple[int, int] = (-1, -1)
         endpoint.watch_sessions(self._session_opened)
         for live in endpoint.connected().values():
@@ -291,9 +295,12 @@ class Observation:
         raise UsageError("Nothing can be tried now: an attempt is under way, or the other side has to connect.")
 
     def wall(self) -> Callable[[float], datetime]:
-        """Return a function from seconds of the event loop to the time of day."""
-        now, then = datetime.now(UTC), self._loop.time()
-        return lambda at: now - timedelta(seconds=then - at)
+        """Return a function from seconds of the event loop to the time of day: the same, until the clock is set."""
+        zero = datetime.now(UTC) - timedelta(seconds=self._loop.time())
+        if abs(zero - self._zero) > CLOCK_SET:
+            self._zero = zero
+        zero = self._zero
+        return lambda at: zero + timedelta(seconds=at)
 
     def snapshot(self) -> Snapshot:
         """Return the facts of now."""
