@@ -389,8 +389,9 @@ class Observation:
     def _ended(self) -> Iterator[EndedPairing]:
         pair = "s2connect pair" if self.bridge is None else f"s2connect bridge pair {self.bridge.config.file}"
         for event in self.endpoint.ended_pairings():
-            if PairKey(event.node, event.peer.id) in self.pairings:
-                continue  # paired again
+            again = self.pairings.get(PairKey(event.node, event.peer.id))
+            if again is not None and again.paired_at > event.at.timestamp():
+                continue
             sentence, helps = advice.of_ended(event.peer.role, str(event.by), pair)
             yield EndedPairing(
                 node=event.node, peer=event.peer, by=str(event.by), at=event.at, sentence=sentence, helps=helps
