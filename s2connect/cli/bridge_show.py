@@ -28,7 +28,7 @@ class BridgeText(ServiceText):
                     f"  {r['name']}: {r['devices']['type']} -> {r['manager']['type']}, {len(r['links'])} links"
                     for r in event.status["routes"]
                 ]
-                page = [f"  Page for browsers: {event.page}"] if event.page is not None else []
+                page = self.page_lines(event.page)
                 return "\n".join(["The bridge is running. Stop it with Ctrl-C.", *routes, *page])
             case events.LinkChanged():
                 why = f" ({for_display(event.reason, 300)})" if event.reason else ""

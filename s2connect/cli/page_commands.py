@@ -51,6 +51,9 @@ def show(options: Options, context: typer.Context) -> None:
         print(found.url)
     password = "A password is set." if found.has_password else "No password is set."
     tell(f"{password} A link that lets a browser in: {options.command_line('page link')}")
+    if found.certificate_sha256 is not None:
+        tell("If the browser warns of the certificate, compare its SHA-256 fingerprint before you go on:")
+        print(f"  {found.certificate_sha256}", file=sys.stderr)
 
 
 @with_options("s2connect page link", "s2connect page link --no-qr", "s2connect page link --home bridge-home")

@@ -118,7 +118,7 @@ class ServiceText:
                         "The service is running. Stop it with Ctrl-C.",
                         *(f"  {ROLES[n.role]} {n.alias or ''} {n.id}".rstrip() for n in event.nodes),
                         *(textwrap.wrap(_NO_SERVER, self._width) if self._pairing_url is None else []),
-                        *([f"  Page for browsers: {event.page}"] if event.page is not None else []),
+                        *self.page_lines(event.page),
                         *textwrap.wrap(_ONLY_COUNTS, self._width),
                     ]
                 )
@@ -131,6 +131,16 @@ class ServiceText:
             return None
         line = f"{clock(event.time)}  {text}"
         return textwrap.fill(line, self._width, subsequent_indent=" " * 10) if self._tty else line
+
+    def page_lines(self, url: str | None) -> list[str]:
+        """Return the lines about the page at the start, and note the URL where others than this machine reach it."""
+        if url is None:
+            return []
+        lines = [f"  Page for browsers: {url}"]
+        if url.startswith("https:"):
+            self.page_url = url
+            lines.append("  A link that lets a browser in: s2connect page link")
+        return lines
 
     def _code(self, event: events.CodeIssued) -> str:
         lines = codes.block(event.code, event.expires_at, self._pairing_url, page=self.page_url, grouped=self._tty)

@@ -94,10 +94,11 @@ class ReloadResult(Entry):
 
 
 class PageStatus(Entry):
-    """State of the page of the service. ``url`` is None if it has none."""
+    """State of the page of the service. ``url`` is None if it has none, and ``certificate_sha256`` without TLS."""
 
     url: str | None
     has_password: bool
+    certificate_sha256: str | None = None
 
 
 class PageLinkIssued(Entry):

@@ -508,7 +508,10 @@ class Service:
 
     async def _show_page(self, command: commands.ShowPage) -> commands.PageStatus:
         if self.page is not None:
-            return commands.PageStatus(url=self.page.url, has_password=self.page.has_password)
+            page = self.page
+            return commands.PageStatus(
+                url=page.url, has_password=page.has_password, certificate_sha256=page.fingerprint
+            )
         password = await asyncio.to_thread(lambda: read_password(Home.open(self._home)))
         return commands.PageStatus(url=None, has_password=password is not None)
 

@@ -23,7 +23,7 @@ from s2connect.certs.tls import ServerContext
 from s2connect.errors import ConfigurationError
 from s2connect.https.own_addresses import own_addresses
 from s2connect.https.rate import network_of
-from s2connect.https.server import Handler, HttpsServer, read_body
+from s2connect.https.server import Handler, HttpsServer, bearer_proved, read_body
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
 from s2connect.web.access import (
@@ -135,7 +135,8 @@ class PageServer(HttpsServer):
                 f"The page cannot be at {bind}: this endpoint has no server, and so no certificate for TLS.",
                 hint="It can be at 127.0.0.1.",
             )
-        super().__init__(None if self.is_local or tls is None else tls.context, host=_listen_at(bind), port=port)
+        self._tls = None if self.is_local else tls
+        super().__init__(self._tls.context if self._tls is not None else None, host=_listen_at(bind), port=port)
         self._name = host
         self._bind = bind
         self._home = home
@@ -189,6 +190,11 @@ class PageServer(HttpsServer):
             return f"http://{host}:{self.port}/"
         host = f"[{self._name}]" if ":" in self._name else self._name
         return f"https://{host}:{self.port}/"
+
+    @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the certificate, as browsers show it; None without TLS."""
+        return self._tls.identity.leaf_fingerprint.hex(":").upper() if self._tls is not None else None
 
     @property
     def has_password(self) -> bool:
@@ -266,7 +272,9 @@ class PageServer(HttpsServer):
         """Answer GET requests of monitoring: on this machine anybody's, elsewhere with the bearer token of the home."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            if not self.is_local and not self._may_monitor(request) and await self._session(request) is None:
+            if self._may_monitor(request):
+                bearer_proved()
+            elif not self.is_local and await self._session(request) is None:
                 return web.Response(status=401, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
             return await handler(request)
 
@@ -379,7 +387,9 @@ class PageServer(HttpsServer):
         elif isinstance(password, str):
             if self._password is None:
                 return self._log_in_response(403, "No password is set: use a one-time link.")
-            entered = self._log_ins.enter(network_of(request.remote or ""), now=_now())
+            user = await self._user(request)
+            network = network_of(request.remote or "") if user is None else f"user {user} of this machine"
+            entered = self._log_ins.enter(network, now=_now())
             right, wait = False, entered.retry_after
             if entered.displaced is not None:
                 self._verified.pop(entered.displaced)[1].set_result(None)
