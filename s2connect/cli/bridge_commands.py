@@ -176,12 +176,15 @@ def pair(
 
     result = run_work(work())
     left = [name for one in result["routes"] for name in one["left"]]
+    without = [one["name"] for one in result["routes"] if one["without_device"]]
     if left:
-        sentence = f"Not paired yet: {', '.join(left)}. Run the command again."
+        sentence = f"The energy manager does not know yet: {', '.join(left)}. Run the command again."
+    elif without:
+        sentence = f"No device is paired yet in: {', '.join(without)}. Run the command again."
     else:
         sentence = f"All is paired. See it with: s2connect bridge status {file}"
     options.report(result, sentence)
-    return ExitCode.PAIRING if left else ExitCode.OK
+    return ExitCode.PAIRING if left or without else ExitCode.OK
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,8 @@ from s2connect.service.failures import Failure
 from s2connect.service.objects import PairingEntry
 
 Route = dict[str, Any]  # a route in the status of a bridge
+Link = dict[str, Any]  # one of its links
+LINK_TIMEOUT: Final = 10.0  # seconds in which the bridge updates its links after a pairing
 LOOK_AGAIN: Final = 0.5  # seconds between two queries for the device that was awaited
 BUSY_PAUSE: Final = 1.0  # seconds between two attempts with an energy manager that pairs with one device at a time
 BUSY_ATTEMPTS: Final = 10  # attempts with a busy energy manager
@@ -87,9 +89,10 @@ class _Leader:
         links = route["links"]
         devices = [{"name": link["name"], "key": link["key"], "new": link["key"] not in before} for link in links]
         result = {"name": name, "devices": devices, "left": []}
+        result["without_device"] = route["devices"]["type"] == "s2-connect" and not links
         if route["manager"]["type"] == "s2-connect":
             result["representatives"] = [{"link": link["name"], **link["representative"]} for link in links]
-            result["left"] = [link["name"] for link in links if link["representative"]["paired_with"] is None]
+            result["left"] = [link["name"] for link in links if not _is_known(link)]
         return result
 
     # Devices
@@ -99,7 +102,7 @@ class _Leader:
         if known:
             tell(f"  Paired with {counted(len(known), 'device')}: {_listed(known)}")
         if self.device_url is not None:
-            await self._go_to_device(route["devices"]["node"], self.device_url)
+            await self._go_to_device(name, route["devices"]["node"], self.device_url)
         elif not known or self.another:
             await self._await_device(name, route)
         while self.lines.interactive and self.device_url is None:
@@ -125,19 +128,27 @@ class _Leader:
                 return
         raise Failure("pairing_expired", "No device has come while the code was valid.", "Run the command again.")
 
-    async def _go_to_device(self, node: str, url: str) -> None:
+    async def _go_to_device(self, name: str, node: str, url: str) -> None:
         pairing = None
         while pairing is None:
             code = await self.lines.ask("  Pairing code that the device shows: ")
             pairing = await self._try(node, url, code, again=self.lines.interactive)
-        tell(f"  Paired with {for_display(pairing.peer.title, 60)}.")
+        shown = for_display(pairing.peer.title, 60)
+        tell(f"  Paired with {shown}.")
+        # The bridge makes its link a moment later, and then it needs an energy manager.
+        if await self._until(name, lambda link: bool(link["key"] == str(pairing.peer.id))) is None:
+            raise Failure(
+                "not_reachable",
+                f"{shown} is paired, and the bridge has made no link for it within {LINK_TIMEOUT:.0f} s.",
+                "See why with: s2connect bridge status; then run the command again.",
+            )
 
     # Energy managers
 
     async def _managers(self, name: str, route: Route) -> None:
         links = route["links"]
-        paired = [link for link in links if link["representative"]["paired_with"] is not None]
-        pending = [link for link in links if link["representative"]["paired_with"] is None]
+        paired = [link for link in links if _is_known(link)]
+        pending = [link for link in links if not _is_known(link)]
         if paired:
             tell(f"  Known to the energy manager: {_listed([link['name'] for link in paired])}")
         if not pending:
@@ -158,15 +169,21 @@ class _Leader:
                 if await self._try(link["representative"]["node"], url, code, again=True):
                     break  # the same code is tried for the next one
                 code = ""
-            await self._until_known(name, link["key"])
+            key = link["key"]
+            await self._until(name, lambda one, key=key: one["key"] == key and _is_known(one))  # type: ignore[misc]
             tell(f"  The energy manager knows {shown} now.")
 
-    async def _until_known(self, name: str, key: str) -> None:
-        """Wait, not for ever, until the bridge has updated its links, a moment after the pairing."""
-        for _ in range(50):
-            links = (await self._look(name))["links"]
-            if any(link["key"] == key and link["representative"]["paired_with"] is not None for link in links):
-                return
+    async def _until(self, name: str, fits: Callable[[Link], bool]) -> Link | None:
+        """Wait until a link of a route fits; None if none does after :data:`LINK_TIMEOUT`.
+
+        The bridge updates its links a moment after a pairing.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LINK_TIMEOUT
+        while True:
+            found = next(filter(fits, (await self._look(name))["links"]), None)
+            if found is not None or loop.time() >= deadline:
+                return found
             await asyncio.sleep(0.1)
 
     async def _try(self, node: str, url: str, code: str, *, again: bool) -> PairingEntry | None:
@@ -183,6 +200,11 @@ class _Leader:
                 else:
                     raise
         return None
+
+
+def _is_known(link: Link) -> bool:
+    """Return whether the energy manager of a link knows its device."""
+    return link["representative"]["paired_with"] is not None
 
 
 def _listed(names: Sequence[str]) -> str:
