@@ -88,7 +88,7 @@ class _Leader:
         route = await self._look(name)
         links = route["links"]
         devices = [{"name": link["name"], "key": link["key"], "new": link["key"] not in before} for link in links]
-        result = {"name": name, "devices": devices, "left": []}
+        result: dict[str, Any] = {"name": name, "devices": devices, "left": []}
         result["without_device"] = route["devices"]["type"] == "s2-connect" and not links
         if route["manager"]["type"] == "s2-connect":
             result["representatives"] = [{"link": link["name"], **link["representative"]} for link in links]

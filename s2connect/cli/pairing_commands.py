@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from s2connect.cli.terminal import (
 )
 from s2connect.errors import UsageError
 from s2connect.store.home import Home
+
+if TYPE_CHECKING:
+    from s2connect.model.url import BaseUrl
 
 
 @with_options("s2connect code", "s2connect code --static")
@@ -92,11 +95,7 @@ def pair(
     ] = False,
 ) -> None:
     """Pair with a device or energy manager: pick it, or type the URL and code that it shows."""
-    from s2connect.cli.pairing import pair as pair_as_requested
-    from s2connect.cli.show import kind_of
     from s2connect.model.url import BaseUrl
-    from s2connect.service.guided_pairing import GuidedPairing
-    from s2connect.service.objects import name_of
 
     as_json = options.as_json
     interactive = sys.stdin.isatty() and not as_json
@@ -116,8 +115,27 @@ def pair(
     Home.open(options.path)  # before the person types a code
     if pairing_code == "-" or (pairing_code is None and not interactive):
         pairing_code = line_from_stdin("the pairing code")
+    pair_and_report(options, target, pairing_code, waiting, node=node, connect_to=connect_to, force=force)
+
+
+def pair_and_report(
+    options: Options,
+    url: BaseUrl | None,
+    pairing_code: str | None = None,
+    waiting: str | None = None,
+    *,
+    node: str | None = None,
+    connect_to: str | None = None,
+    force: bool = False,
+) -> None:
+    """Pair as the command ``pair`` does, and say what came of it and what follows."""
+    from s2connect.cli.pairing import pair as pair_as_requested
+    from s2connect.cli.show import kind_of
+    from s2connect.service.guided_pairing import GuidedPairing
+    from s2connect.service.objects import name_of
+
     steps = partial(GuidedPairing, node=node, connect_to=connect_to, force=force)
-    work = pair_as_requested(options.path, steps, target, pairing_code, waiting, interactive=not as_json)
+    work = pair_as_requested(options.path, steps, url, pairing_code, waiting, interactive=not options.as_json)
     result, running = run_work(work)
     how = "This side connects to it." if result.communication_role == "client" else "It connects to this side."
     if running:

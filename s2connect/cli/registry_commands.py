@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +22,13 @@ from s2connect.cli.terminal import (
 )
 from s2connect.service.failures import ExitCode
 
+RegionOption = Annotated[
+    str, typer.Option(metavar="NL,BE", help="Only endpoints that are active in one of these countries.")
+]
+AnchorsOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="PEM file with CAs to trust beside those of the system.")
+]
+
 app = typer.Typer(
     help="Registries of endpoints on the internet: ask one, or run one.",
     no_args_is_help=True,
@@ -39,39 +45,33 @@ app = typer.Typer(
 def list_endpoints(
     options: Options,
     url: Annotated[str, typer.Argument(metavar="URL", help="Base URL of the registry.")],
-    region: Annotated[
-        str, typer.Option(metavar="NL,BE", help="Only endpoints that are active in one of these countries.")
-    ] = "",
+    region: RegionOption = "",
     role: OnlyRoleOption = None,
     status: Annotated[
         Literal["public", "testing"],
         typer.Option(help="public: for everybody; testing: those that are meant for tests."),
     ] = "public",
-    trust_anchors: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="PEM file with CAs to trust beside those of the system.")
-    ] = None,
+    trust_anchors: AnchorsOption = None,
     connect_to: ConnectOption = None,
 ) -> None:
     """List the endpoints of a registry."""
-    from s2connect.certs.tls import wan_client_context
-    from s2connect.cli.show import records_block
-    from s2connect.discovery.registry import RegistryClient
-    from s2connect.model.proxy import Proxies
-    from s2connect.model.registry import RegistryStatus
-    from s2connect.model.url import BaseUrl
+    from s2connect.cli.registry import show_registry
 
-    target = BaseUrl.from_user(url)
-    proxy = Proxies.of(None, (), os.environ).towards(target.host)
-    client = RegistryClient(target, wan_client_context(trust_anchors), address=connect_to, proxy=proxy)
-    regions = [code for code in region.split(",") if code.strip()]
-    found = run_work(client.endpoints(region=regions, role=as_role(role), status=RegistryStatus(status)))
-    records = [record.model_dump(mode="json", by_alias=False) for record in found]
-    options.show({"endpoints": records}, lambda width: [records_block(records, width)])
+    show_registry(
+        options,
+        url,
+        region=region,
+        role=as_role(role),
+        status=status,
+        trust_anchors=trust_anchors,
+        connect_to=connect_to,
+    )
 
 
 @with_options(
     "s2connect registry serve endpoints.json",
     "s2connect registry serve endpoints.json --ca-dir registry-ca",
+    "s2connect registry serve endpoints.json --host reg.example --bind 192.0.2.5",
     home=False,
 )
 def serve(
@@ -80,6 +80,14 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Name or address of this machine, in the URL and in the certificate.")
     ] = "127.0.0.1",
+    bind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address to listen on, e.g. 0.0.0.0 for every IPv4 address. Without it: the address of --host, or "
+            "everywhere for a name.",
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.")] = 8444,
     certificate: Annotated[Path | None, typer.Option(help="PEM file, the certificate and its chain.")] = None,
     private_key: Annotated[Path | None, typer.Option(help="PEM file with the key of the certificate.")] = None,
@@ -108,7 +116,7 @@ def serve(
             print(f"  s2connect registry list {url} --trust-anchors {ca_file}", flush=True)
 
     work = run_registry(
-        file, ready, host=host, port=port, certificate=certificate, private_key=private_key, ca_dir=ca_dir
+        file, ready, host=host, bind=bind, port=port, certificate=certificate, private_key=private_key, ca_dir=ca_dir
     )
     return run_work(work)
 

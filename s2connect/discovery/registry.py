@@ -6,6 +6,7 @@ import logging
 import re
 import ssl
 from collections.abc import Iterable
+from dataclasses import dataclass
 from uuid import UUID
 
 from s2connect.errors import ProtocolViolation, UsageError
@@ -29,6 +30,9 @@ MAX_PAGES = 200
 MAX_RECORDS = 10_000
 """Records that are read."""
 
+MAX_LEFT_OUT = 100
+"""Invalid records that are kept for the user."""
+
 MAX_PAGE_BYTES = 1024 * 1024
 """Longest page that is read."""
 
@@ -38,8 +42,27 @@ PAGE_TIMEOUT = 20.0
 _COUNTRY = re.compile(r"[A-Z]{2}", re.ASCII)
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOutRecord:
+    """A record that a registry gave and that is not as the standard says (REG-02).
+
+    Attributes:
+        number: Its place in the answers, from 1.
+        name: Its name, cleaned, where it has one.
+        reason: Which member is wrong, and why.
+    """
+
+    number: int
+    name: str
+    reason: str
+
+
 class RegistryClient:
-    """Asks one registry. Every call fetches the version index first (VER-02) and may be cancelled at any time."""
+    """Asks one registry. Every call fetches the version index first (VER-02) and may be cancelled at any time.
+
+    Attributes:
+        left_out: Invalid records of the last :meth:`endpoints`, at most :data:`MAX_LEFT_OUT`.
+    """
 
     def __init__(
         self, url: BaseUrl, context: ssl.SSLContext, *, address: str | None = None, proxy: Proxy | None = None
@@ -52,6 +75,7 @@ class RegistryClient:
             address: Connect here instead of resolving the URL's host.
             proxy: Connect through it, where there is no address.
         """
+        self.left_out: list[LeftOutRecord] = []
         self._url = url
         self._destination = Destination(context, address, proxy if address is None else None)
 
@@ -64,7 +88,7 @@ class RegistryClient:
     ) -> list[EndpointRecord]:
         """Return the endpoints of the registry, all pages together (REG-03). Their texts are a stranger's.
 
-        An invalid record is left out with a warning (REG-02).
+        An invalid record is left out with a warning (REG-02), and is in :attr:`left_out`.
 
         Args:
             region: ISO 3166-1 alpha-2 codes; endpoints that are active in any of them.
@@ -83,6 +107,7 @@ class RegistryClient:
             query["region"] = ",".join(regions)
         if role is not None:
             query[role.value.lower()] = "true"
+        self.left_out = []
         found: dict[UUID, EndpointRecord] = {}
         offset, previous = 0, b""
         async with HttpsClient(self._destination) as http:
@@ -96,11 +121,13 @@ class RegistryClient:
                 if not values or reply.body == previous:
                     break
                 previous = reply.body
-                for number, value in enumerate(values, offset):
+                for number, value in enumerate(values, offset + 1):
                     try:
                         record = EndpointRecord.from_value(value)
                     except MalformedMessage as error:
                         _log.warning("record %d of the registry is left out: %s", number, error)
+                        if len(self.left_out) < MAX_LEFT_OUT:
+                            self.left_out.append(LeftOutRecord(number, name_of_record(value), str(error)))
                     else:
                         found.setdefault(record.id, record)
                 offset += len(values)
@@ -141,6 +168,12 @@ class RegistryClient:
                 hint="Check the URL of the registry.",
             )
         return values
+
+
+def name_of_record(value: object) -> str:
+    """Return the name that an invalid record has, fit for a terminal; empty where it has none."""
+    name = value.get("name") if isinstance(value, dict) else None
+    return for_display(name, 50) if isinstance(name, str) else ""
 
 
 def _country(code: str) -> str:

@@ -11,15 +11,18 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, Field
 
+from s2connect.discovery.registry import name_of_record
 from s2connect.errors import ConfigurationError
 from s2connect.https.server import HttpsServer, answer
 from s2connect.model.common import MalformedMessage
 from s2connect.model.registry import CountryCode, EndpointRecord, RegistryStatus
 from s2connect.model.strict_json import MalformedJson, read_json
-from s2connect.model.text import for_display
 
 MAX_PAGE_RECORDS = 500
 """Records in one answer, whatever the limit that was asked for; clients page through (REG-03)."""
+
+MAX_FAULTS = 20
+"""Invalid records of a file that are named."""
 
 MAX_REGIONS = 250
 """Country codes in one query; there are not more countries."""
@@ -105,7 +108,7 @@ def load_records(path: Path) -> list[EndpointRecord]:
     Blocks: call it in a thread.
 
     Raises:
-        ConfigurationError: The file cannot be read, or a record is invalid; record and member are named.
+        ConfigurationError: The file cannot be read, or records are invalid; each is named, with its member and why.
     """
     try:
         values = read_json(path.read_bytes())
@@ -116,18 +119,23 @@ def load_records(path: Path) -> list[EndpointRecord]:
     if not isinstance(values, list):
         raise ConfigurationError(f"The registry file {path} is not a JSON array of records.")
     found: dict[UUID, int] = {}
-    records = []
+    records, faults = [], []
     for number, value in enumerate(values, 1):
+        called = f" ({name})" if (name := name_of_record(value)) else ""
         try:
             record = EndpointRecord.from_value(value)
         except MalformedMessage as error:
-            name = value.get("name") if isinstance(value, dict) else None
-            called = f" ({for_display(name, 50)})" if isinstance(name, str) else ""
-            raise ConfigurationError(f"The registry file {path}, record {number}{called}: {error}.") from None
+            faults.append(f"record {number}{called}: {error}")
+            continue
         if record.id in found:
-            raise ConfigurationError(
-                f"The registry file {path}, record {number}: its id is that of record {found[record.id]}."
-            )
-        found[record.id] = number
+            faults.append(f"record {number}{called}: its id is that of record {found[record.id]}")
+        found.setdefault(record.id, number)
         records.append(record)
+    if faults:
+        more = f"\n  and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
+        shown = faults[0] if len(faults) == 1 else "".join(f"\n  {fault}" for fault in faults[:MAX_FAULTS]) + more
+        raise ConfigurationError(
+            f"The registry file {path} cannot be used: {shown}{'' if len(faults) > 1 else '.'}",
+            hint="Mend them; docs/command.md has a whole record under registry serve.",
+        )
     return records

@@ -154,7 +154,9 @@ def _describe(error: ValidationError) -> str:
 
     A value is repeated only where a name of an enumeration was expected: such a member never holds a secret.
     """
-    found = error.errors(include_url=False)
+    faults = error.errors(include_url=False)
+    inner = {fault["loc"][:depth] for fault in faults for depth in range(len(fault["loc"]))}
+    found = [fault for fault in faults if fault["loc"] not in inner or not fault["loc"]]  # what is in it says it better
     texts = [f"{_path(fault['loc'])} {_fault(fault)}" for fault in found[:MAX_FAULTS]]
     if len(found) > MAX_FAULTS:
         texts.append(f"{len(found) - MAX_FAULTS} more")
@@ -168,6 +170,8 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 def _fault(fault: Any) -> str:
     kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "too_short" and context["min_length"] == 1:
+        return "is empty"
     if kind == "enum":
         value = fault["input"]
         given = f'"{for_display(value, _MAX_VALUE_CHARACTERS)}"' if isinstance(value, str) else "no text"

@@ -30,6 +30,7 @@ async def run_registry(
     ready: Callable[[BaseUrl, int, str | None], None],
     *,
     host: str,
+    bind: str | None,
     port: int,
     certificate: Path | None,
     private_key: Path | None,
@@ -37,8 +38,9 @@ async def run_registry(
 ) -> ExitCode:
     """Serve the records of a JSON file until SIGINT or SIGTERM; call ``ready`` once when it serves.
 
-    With an address as ``host`` it listens there, with a name everywhere. Without a certificate it has a CA of its own,
-    kept in ``ca_dir``; without one, it makes a new CA every time. What cannot be used raises ``UsageError``.
+    It listens on the address ``bind``; without one on ``host`` if that is an address, otherwise everywhere. Without a
+    certificate it has a CA of its own, kept in ``ca_dir``; without one, it makes a new CA every time. What cannot be
+    used raises ``UsageError``.
     """
     if (certificate is None) != (private_key is None):
         raise UsageError("--certificate and --private-key belong together.")
@@ -53,7 +55,8 @@ async def run_registry(
             ca, ca_file = await asyncio.to_thread(_own_ca, ca_dir, stack)
             identity = ca.issue([host], now=datetime.now(UTC))
         context = await asyncio.to_thread(ServerContext, identity)
-        server = HttpsServer(context.context, host=None if isinstance(name_or_address(host), str) else host, port=port)
+        address = bind or (None if isinstance(name_or_address(host), str) else host)
+        server = HttpsServer(context.context, host=address, port=port)
         RegistryServer(records).mount(server, BASE_PATH)
         stop = Stop()
         stack.enter_context(stop.on_signals())

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -79,11 +80,11 @@ def event_of(process: Process, name: str, **fields: object) -> dict[str, Any]:
 class Terminal:
     """The command in a terminal of 80 columns, at which somebody types."""
 
-    def __init__(self, host: Host, *arguments: str) -> None:
+    def __init__(self, host: Host | None, *arguments: str) -> None:
         self._master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.process = subprocess.Popen(
-            ["ip", "netns", "exec", host.name, "setsid", "--ctty", "--wait", *COMMAND, *arguments],
+            [*(("ip", "netns", "exec", host.name) if host else ()), "setsid", "--ctty", "--wait", *COMMAND, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -350,6 +351,69 @@ def test_a_private_registry_is_served_and_asked(tmp_path: Path, capsys: Capture)
         if served.stdout is not None:
             served.stdout.close()
     assert (tmp_path / "ca" / "ca.key").stat().st_mode & 0o077 == 0
+
+
+@contextlib.contextmanager
+def registry(file: Path, *arguments: str) -> Iterator[dict[str, Any]]:
+    """Serve a registry; yield what it says when it does."""
+    command = [*COMMAND, "registry", "serve", str(file), "--port", "0", "--json", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        try:
+            assert served.stdout is not None
+            yield json.loads(served.stdout.readline())
+        finally:
+            served.terminate()
+
+
+def test_records_of_a_registry_that_are_left_out_are_said(tmp_path: Path, capsys: Capture) -> None:
+    """Of ours there are none: it refuses such a file, and names each of them."""
+    file = tmp_path / "registry.json"
+    file.write_text(json.dumps([record(1, regions=["nl"]), record(2), record(3, cem="yes"), record(2)]))
+    assert main(["registry", "serve", str(file), "--port", "0"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "record 1 (Cloud 1): regions[0] has characters that it may not have record 3 (Cloud 3): cem is neither" in said
+    )
+    assert "record 4 (Cloud 2): its id is that of record 2" in said
+    assert main(["discover", "--watch", "--registry", "https://localhost/"]) == 2
+    assert "do not go with --registry" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_person_picks_an_endpoint_of_a_registry_and_pairs_with_it(tmp_path: Path) -> None:
+    require_setsid()
+    home = make_home(tmp_path / "device", "rm")
+    system = Running(make_home(tmp_path / "system", "cem", "--name", "House"))
+    terminal = None
+    try:
+        url, code = system.ready()
+        file = tmp_path / "registry.json"
+        file.write_text(json.dumps([record(1), record(2, name="House", pairingUrl=url)]))
+        with registry(file, "--host", "localhost", "--bind", "127.0.0.1", "--ca-dir", str(tmp_path / "ca")) as told:
+            assert told["url"].startswith("https://localhost:")
+            choice = ["discover", "--registry", told["url"], "--trust-anchors", told["ca_file"], "--home", str(home)]
+            listed = run(*choice, stdin="2\n")
+            assert (listed.returncode, "House" in listed.stdout, "Number" in listed.stderr) == (0, True, False)
+            terminal = Terminal(None, *choice)
+            terminal.wait_for("2 House")
+            terminal.wait_for("none): ")
+            terminal.type("7\n")
+            terminal.wait_for("from 1 to 2")
+            terminal.wait_for("none): ")
+            terminal.type("2\n")
+            terminal.wait_for("Pairing code: ")
+            terminal.type(f"{code}\n")
+            terminal.wait_for("Paired with House")
+            assert terminal.ended() == 0
+    finally:
+        if terminal is not None:
+            terminal.close()
+        system.kill()
+
+
+def require_setsid() -> None:
+    if shutil.which("setsid") is None:
+        pytest.skip("there is no setsid to give the command a terminal")
 
 
 def test_a_registry_file_that_cannot_be_used_is_named(tmp_path: Path, capsys: Capture) -> None:

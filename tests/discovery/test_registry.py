@@ -207,7 +207,7 @@ def test_a_file_of_records_is_loaded(tmp_path: Path) -> None:
         ([record(1, pairingUrl="http://cloud.example/pairing/")], "pairingUrl"),
         ([record(1, cem="yes")], "cem"),
         ([record(1, status="secret")], "status"),
-        ([record(1), record(2), record(1)], "record 3: its id is that of record 1"),
+        ([record(1), record(2), record(1)], r"record 3 \(Cloud 1\): its id is that of record 1"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_naming_record_and_member(
@@ -247,9 +247,15 @@ async def test_an_invalid_record_is_left_out_with_a_warning_and_hides_no_other(
     mount, _ = pages_of(json.dumps(page).encode(), b"[]")
     with caplog.at_level(logging.WARNING):
         async with serving(mount) as url:
-            assert numbers(await RegistryClient(url, trusting()).endpoints()) == [1, 4]
+            client = RegistryClient(url, trusting())
+            assert numbers(await client.endpoints()) == [1, 4]
     assert [r.getMessage().split(" is left out")[0] for r in caplog.records] == [
-        f"record {n} of the registry" for n in (1, 2, 3)
+        f"record {n} of the registry" for n in (2, 3, 4)
+    ]
+    assert [(one.number, one.name, one.reason) for one in client.left_out] == [
+        (2, "Cloud 2", "pairingUrl cannot be used: The URL does not start with https://"),
+        (3, "", "it is not an object"),
+        (4, "Cloud 3", "regions is empty"),
     ]
 
 
