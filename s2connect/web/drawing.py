@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 600
 HEIGHT: Final = 120
-SPAN: Final = 3600.0
-"""Seconds that a drawing shows."""
+SPANS: Final = {300.0: "5 min ago", 900.0: "15 min ago", 1800.0: "half an hour ago", 3600.0: "an hour ago"}
+"""Seconds that a drawing may show, in words; it is the least that has all points."""
 
 ROWS: Final = 6
-"""Rows of the table below a drawing, but for the one of now: one for every ten minutes."""
+"""Rows of the table below a drawing, but for the one of now."""
 
 _SHORT: Final = {
     "ELECTRIC.POWER.L1": "phase L1",
@@ -50,6 +50,7 @@ class Drawing:
         zero: Height of the zero line.
         top: Greatest value.
         bottom: Least value.
+        begin: Begin of the time that is shown.
         sentence: Present, least and greatest values.
         table: Rows of a moment and the value of each line then.
     """
@@ -61,6 +62,7 @@ class Drawing:
     zero: float
     top: str
     bottom: str
+    begin: str
     sentence: str
     table: Sequence[tuple[str, Sequence[str]]]
 
@@ -85,8 +87,11 @@ def _draw(curves: Sequence[Curve], now: float) -> Drawing:
     if high == low:
         high = low + 1.0
 
+    oldest = now - min(curve.points[0].at for curve in curves)
+    span = next((one for one in SPANS if one >= oldest), max(SPANS))
+
     def across(at: float) -> str:
-        return f"{WIDTH * (1 - min(max(now - at, 0.0), SPAN) / SPAN):.1f}"
+        return f"{WIDTH * (1 - min(max(now - at, 0.0), span) / span):.1f}"
 
     def down(value: float) -> str:
         return f"{HEIGHT * (high - value) / (high - low):.1f}"
@@ -102,7 +107,7 @@ def _draw(curves: Sequence[Curve], now: float) -> Drawing:
     present = ", ".join(f"{line.label} {line.now}" if len(lines) > 1 else line.now for line in lines)
     table = [
         (_ago(ago), [_at(curve, now - ago) for curve in curves])
-        for ago in (SPAN * (1 - row / ROWS) for row in range(ROWS + 1))
+        for ago in (span * (1 - row / ROWS) for row in range(ROWS + 1))
     ]
     return Drawing(
         key=first.key,
@@ -112,6 +117,7 @@ def _draw(curves: Sequence[Curve], now: float) -> Drawing:
         zero=float(down(0.0)),
         top=amount(high, unit),
         bottom=amount(low, unit),
+        begin=SPANS[span],
         sentence=f"now {present}; lowest {amount(min(values), unit)}, highest {amount(max(values), unit)}",
         table=table,
     )
@@ -134,7 +140,9 @@ def _at(curve: Curve, at: float) -> str:
 
 
 def _ago(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min ago" if seconds else "now"
+    if not seconds:
+        return "now"
+    return f"{seconds / 60:.0f} min ago" if seconds % 60 == 0 else f"{seconds:.0f} s ago"
 
 
 def amount(value: float, unit: str) -> str:

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -20,7 +21,17 @@ from s2connect.errors import UsageError
 from s2connect.model.common import NodeDescription
 from s2connect.web.access import Session
 from s2connect.web.drawing import drawings, qr
-from s2connect.web.facts import FoundFacts, LinkFacts, NodeFacts, PeerFacts, PeerState, Seen, Snapshot, write_json
+from s2connect.web.facts import (
+    CodeState,
+    FoundFacts,
+    LinkFacts,
+    NodeFacts,
+    PeerFacts,
+    PeerState,
+    Seen,
+    Snapshot,
+    write_json,
+)
 from s2connect.web.observation import Observation
 from s2connect.web.server import PageServer, ServerEvent
 from s2connect.web.templates import render
@@ -36,6 +47,9 @@ MAX_DRAWINGS: Final = 12
 
 MAX_MESSAGES: Final = 50
 """Messages that are shown."""
+
+MAX_SEARCHED: Final = 1000
+"""Messages among which those that fit are looked for."""
 
 MAX_CODES: Final = 4
 """Nodes of ours that have a place for their code; with more of them, those whose code is valid, and a list."""
@@ -66,6 +80,13 @@ SAID: Final = {
 }
 """Sentences after an action, by the name that its address has."""
 
+SPENT: Final = {
+    CodeState.USED: "A pairing was made with the last code. Each is valid once.",
+    CodeState.EXPIRED: "The last code has expired.",
+    CodeState.WITHDRAWN: "The last code was withdrawn: too many attempts failed.",
+}
+"""Sentences on codes that are not valid any more."""
+
 Execute = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 """Executes one command of the sidecar contract; returns the object of its event ``result``."""
 
@@ -77,15 +98,18 @@ class Query:
     Attributes:
         find: Among pairings and links.
         filter: Among messages.
+        all: Show acknowledgements, too; those that are not ``OK`` are always there.
     """
 
     find: str = ""
     filter: str = ""
+    all: bool = False
 
     @classmethod
     def of(cls, request: web.Request) -> Query:
         """Read it from the address of a request."""
-        return cls(*(request.query.get(name, "")[:MAX_QUERY].strip() for name in ("find", "filter")))
+        find, wanted = (request.query.get(name, "")[:MAX_QUERY].strip() for name in ("find", "filter"))
+        return cls(find, wanted, "all" in request.query)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +203,7 @@ class Page:
             "now": facts.at,
             "bridge": facts.service.kind == "bridge",
             "kind": "Bridge" if facts.service.kind == "bridge" else "Endpoint",
-            "name": facts.service.name or facts.service.host,
+            "name": facts.service.name or _only_title(facts) or facts.service.host,
             "summary": summary(facts),
             "query": query,
             "csrf": session.csrf,
@@ -191,18 +215,22 @@ class Page:
             "found": found[:MAX_FOUND],
             "more_found": max(0, len(found) - MAX_FOUND),
             "codes": [one for one in codes if few or one.text][:MAX_SHOWN],
+            "spent": SPENT,
             "more_codes": [] if few else facts.nodes,
             "drawings": drawn[:MAX_DRAWINGS],
             "more_drawings": max(0, len(drawn) - MAX_DRAWINGS),
-            "seen": self._seen(query.filter),
+            "seen": self._seen(query),
             "logout": session.can_log_out,
         }
 
-    def _seen(self, wanted: str) -> list[Seen]:
+    def _seen(self, query: Query) -> list[Seen]:
         """Return the last messages that fit, newest first."""
-        seen = self._observation.messages(limit=MAX_MESSAGES if not wanted else 10_000)
-        fitting = (one for one in reversed(seen) if _fits(wanted, one.type, one.title, one.status, one.text))
-        return [one for one, _ in zip(fitting, range(MAX_MESSAGES), strict=False)]
+        fitting = (
+            one
+            for one in reversed(self._observation.messages(limit=MAX_SEARCHED if query.filter else 4 * MAX_MESSAGES))
+            if (query.all or one.status != "OK") and _fits(query.filter, one.type, one.title, one.text)
+        )
+        return list(islice(fitting, MAX_MESSAGES))
 
     def _shown_code(self, node: NodeFacts, facts: Snapshot) -> ShownCode:
         title = node.alias or node.description.title
@@ -212,7 +240,7 @@ class Page:
         url, text = facts.service.pairing_url, code.shown
         drawn = qr(f"{url} {text}", "QR code of address and pairing code") if url else None
         left = code.expires_in or 0.0
-        until = round(facts.at.timestamp() + left)
+        until = int(facts.at.timestamp() + left)
         return ShownCode(node, title, text, url, code.expires_in is not None, left, until, drawn)
 
     # Pairing
@@ -382,6 +410,10 @@ def summary(facts: Snapshot) -> str:
     if not facts.peers:
         return "Nothing is paired yet"
     return f"{connected} of {len(facts.peers) + facts.more_peers} connected"
+
+
+def _only_title(facts: Snapshot) -> str:
+    return facts.nodes[0].description.title if len(facts.nodes) == 1 else ""
 
 
 def _texts_of_peer(one: PeerFacts) -> Iterable[str]:

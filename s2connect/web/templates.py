@@ -116,9 +116,10 @@ def _roles(roles: Iterable[Role]) -> str:
 
 
 def _what(node: NodeDescription) -> str:
-    """Return the kind of a node: type, brand and model, and its role."""
-    kind = " ".join(for_display(text, 60) for text in (node.brand, node.model_name) if text)
-    return ", ".join(text for text in (for_display(node.type, 60), kind, ROLES[node.role]) if text)
+    """Return the kind of a node: type, brand and model where they are not its name, and its role."""
+    kind = f"{node.brand} {node.model_name}" if node.user_defined_name else ""
+    texts = (for_display(node.type, 60), for_display(kind, 100), ROLES[node.role])
+    return ", ".join(text for text in texts if text)
 
 
 def _own(node: NodeId, facts: Snapshot) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -182,6 +184,9 @@ class Shown:
     def __init__(self, text: str, **of: Any) -> None:
         self._snapshot = snapshot(text, **of)
         self._text = text
+        self._seen: list[Seen] | None = None
+        self._curves: list[Curve] | None = None
+        self.bridge = None
         self.endpoint = SimpleNamespace(node=lambda _: SimpleNamespace(valid_pairing_code=lambda: None))
 
     def snapshot(self) -> Snapshot:
@@ -191,6 +196,8 @@ class Shown:
         await asyncio.sleep(1)
 
     def messages(self, *_: Any, **__: Any) -> list[Seen]:
+        if self._seen is not None:
+            return self._seen
         text = self._text
         one = {"at": NOW, "key": "a", "title": text, "type": text, "status": text, "size": 9}
         return [
@@ -199,6 +206,8 @@ class Shown:
         ]
 
     def curves(self) -> list[Curve]:
+        if self._curves is not None:
+            return self._curves
         at = NOW.timestamp()
         points = tuple(Point(at=at - 60 * ago, low=ago, high=2 * ago, last=ago) for ago in range(50, 0, -1))
         quantities = ("ELECTRIC.POWER.L1", self._text)
@@ -213,3 +222,106 @@ def shown(text: str, **of: Any) -> Observation:
 
 async def no_command(_: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"ok": False, "error": {"kind": "usage", "what": "Nothing runs here."}}
+
+
+def _switched_on(watts: float) -> Callable[[float], float]:
+    return lambda ago: 0.0 if ago > 2500 else watts
+
+
+def house(*, kind: Any = "serve") -> Observation:
+    """Return a house as it may be: two devices that are there, one that is not, one more in the network."""
+    made = Shown("x", kind=kind)
+    base = made._snapshot
+    known = base.peers[0]
+    assert known.connection is not None
+
+    def peer(number: int, name: str, kind: str, brand: str, **of: Any) -> PeerFacts:
+        about = NodeDescription(
+            id=NodeId(UUID(int=number)), brand=brand, type=kind, model_name="S1", user_defined_name=name, role=Role.RM
+        )
+        return replace(known, key=name, peer=about, endpoint_name="", **of)
+
+    connection = replace(known.connection, protocol="WebSocket", s2_version="v1.0.0", address="192.168.1.20")
+    quiet = Traffic(received=4211, sent=182, received_last_minute=6, sent_last_minute=1, slowest_acknowledgement=0.021)
+    label = "FRBC-03: the operation mode is not one of the active actuator"
+    refusal = Refusal(at=NOW, by="us", type="FRBC.ActuatorStatus", status="INVALID_CONTENT", label=label)
+    peers = (
+        peer(
+            3,
+            "Car charger",
+            "Charger",
+            "Voltline",
+            state=PeerState.WAITING,
+            connection=None,
+            since=NOW - timedelta(minutes=12),
+            missing="The car charger has not connected for 12 minutes.",
+            helps="It connects to this machine by itself. Is it on, and in this network?",
+            tries=Tries(),
+            traffic=replace(quiet, received_last_minute=0, sent_last_minute=0),
+        ),
+        peer(1, "Heat pump", "Heat pump", "Warmwell", connection=connection, traffic=quiet, missing="", helps=""),
+        peer(
+            2,
+            "Battery in the cellar",
+            "Battery",
+            "Acme",
+            connection=replace(connection, address="192.168.1.31", heard_ago=0.4),
+            traffic=replace(quiet, refused_by_us={"INVALID_CONTENT": 1}, refusals=(refusal,)),
+            missing="",
+            helps="",
+        ),
+    )
+    own = NodeDescription(id=OWN, brand="Acme", type="Energy manager", model_name="Hub", role=Role.CEM)
+    solar = NodeDescription(id=NodeId(UUID(int=9)), brand="Helio", type="PV inverter", model_name="8k", role=Role.RM)
+    made._snapshot = replace(
+        base,
+        service=replace(base.service, name="House", host="hub.local", advertised="hub", not_found="", version="1.0"),
+        certificate=None,
+        nodes=(NodeFacts(id=OWN, role=Role.CEM, alias=None, description=own, code=CodeFacts()),),
+        peers=peers,
+        routes=(),
+        links=(),
+        ended=(),
+        found=(
+            replace(
+                base.found[0],
+                name="Solar roof",
+                instance="solar",
+                pairing_url="https://solar-roof.local:8443/pairing/",
+                nodes=(solar,),
+            ),
+        ),
+        waiting=(),
+        warnings=(),
+    )
+    at = NOW.timestamp()
+
+    def points(value: Callable[[float], float]) -> tuple[Point, ...]:
+        values = [(at - 20.0 * ago, value(20.0 * ago)) for ago in range(180, 0, -1)]
+        return tuple(Point(at=when, low=watts, high=watts, last=watts) for when, watts in values)
+
+    def measured(key: str, quantity: str, value: Callable[[float], float]) -> Curve:
+        return Curve(key=key, title=key, quantity=quantity, unit="W", step=20.0, points=points(value))
+
+    made._curves = [
+        measured("Battery in the cellar", "ELECTRIC.POWER.L1", lambda ago: round(2400 * math.sin(ago / 500))),
+        *(measured("Heat pump", f"ELECTRIC.POWER.L{phase}", _switched_on(700.0 + 90 * phase)) for phase in (1, 2, 3)),
+    ]
+    text = '{"message_type": "PowerMeasurement", "message_id": "1c7a", "values": []}'
+    one = Seen(
+        number=1,
+        at=NOW,
+        key="a",
+        title="Heat pump",
+        direction="received",
+        type="PowerMeasurement",
+        status="",
+        size=len(text),
+        text=text,
+    )
+    made._seen = [
+        replace(one, direction="sent", title="Battery in the cellar", type="FRBC.Instruction"),
+        replace(one, number=2, title="Battery in the cellar", type="FRBC.StorageStatus"),
+        replace(one, number=3),
+    ]
+    return cast("Observation", made)

@@ -20,7 +20,7 @@ from s2connect.https.server import free_port
 from tests.waits import patience
 from tests.web.browser import PHONE, WIDE, check_access, chromium, fits, picture, tab
 from tests.web.pages import Site, serving, site
-from tests.web.shown import shown
+from tests.web.shown import house, shown
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
@@ -113,10 +113,13 @@ async def test_messages_arrive_live_and_a_killed_peer_is_shown_as_gone(tmp_path:
             assert await page.evaluate("document.activeElement.nodeName") == "SUMMARY"
             await page.get_by_role("button", name="Go on").click()
             await page.get_by_label("Only messages with this").fill("")
-            await see(page, "FRBC", "#messages", seconds=20)
-            await picture(page, "desk")
+            await see(page, "ResourceManagerDetails", "#messages", seconds=20)
+            await expect(page.locator("#messages")).not_to_contain_text("ReceptionStatus")
+            await page.get_by_label("Acknowledgements, too").check()
+            await see(page, "ReceptionStatus", "#messages", seconds=20)
+            await page.get_by_label("Acknowledgements, too").uncheck()
+            await expect(page.locator("#messages")).not_to_contain_text("ReceptionStatus")
             await page.set_viewport_size(PHONE)
-            await picture(page, "phone")
             assert await fits(page)
             battery.send_signal(signal.SIGKILL)
             await see(page, "0 of 1 connected", "h1", seconds=20)
@@ -183,9 +186,10 @@ async def test_everything_is_done_by_keyboard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_the_page_is_for_everybody_and_fits_a_phone(scheme: str) -> None:
+@pytest.mark.parametrize("what", ["house", "everything"])
+async def test_the_page_is_for_everybody_and_fits_a_phone(scheme: str, what: str) -> None:
     async with (
-        serving(shown("Heat pump in the cellar")) as server,
+        serving(house() if what == "house" else shown("Heat pump in the cellar")) as server,
         chromium() as browser,
         tab(browser, color_scheme=scheme, reduced_motion="reduce") as page,
     ):
@@ -195,9 +199,13 @@ async def test_the_page_is_for_everybody_and_fits_a_phone(scheme: str) -> None:
             await page.goto(server.url + path)
             assert await fits(page), path
             await check_access(page)
+            if (path, what, scheme) == ("", "house", "dark"):
+                await picture(page, "phone")
             await page.set_viewport_size(WIDE)
             await check_access(page)
             assert await page.evaluate("document.querySelectorAll('h1').length") == 1
+            if (path, what, scheme) == ("", "house", "light"):
+                await picture(page, "wide")
 
 
 async def test_hostile_names_change_nothing_in_a_browser() -> None:

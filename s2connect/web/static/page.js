@@ -114,7 +114,7 @@
   function listen() {
     source?.close();
     const query = new URLSearchParams();
-    for (const one of queries) if (one.value) query.set(one.dataset.query, one.value);
+    for (const one of queries) if (one.type === "checkbox" ? one.checked : one.value) query.set(one.dataset.query, one.value);
     source = new EventSource(query.size ? `${live}?${query}` : live);
     source.addEventListener("open", () => {
       clearTimeout(lostTimer);
