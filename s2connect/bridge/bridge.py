@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from uuid import UUID, uuid4
 
 from pydantic import ValidationError
@@ -73,7 +73,6 @@ from s2connect.transports import MqttTransport
 
 _log = logging.getLogger(__name__)
 
-IDENTITY: Final = "bridge.json"
 """File of the home with the id of the bridge."""
 
 Object = dict[str, Any]
@@ -426,13 +425,13 @@ def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:
     if known is None:
         wanted = create_home(config.home, wanted)
     home = Home.open(config.home)
-    content = home.read(IDENTITY)
+    content = home.read(Home.BRIDGE_FILE)
     if content is None:
         bridge = NodeId(uuid4())
-        home.write_private(IDENTITY, json.dumps({"id": str(bridge)}).encode("ascii") + b"\n")
+        home.write_private(Home.BRIDGE_FILE, json.dumps({"id": str(bridge)}).encode("ascii") + b"\n")
         return wanted, bridge
     try:
         return wanted, NodeId(UUID(json.loads(content)["id"]))
     except (ValueError, KeyError, TypeError, AttributeError):
-        path: Path = config.home / IDENTITY
+        path: Path = config.home / Home.BRIDGE_FILE
         raise ConfigurationError(f"{path} does not hold the id of the bridge.") from None

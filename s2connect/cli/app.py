@@ -31,7 +31,7 @@ from s2connect.service.failures import ExitCode, Failure
 
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]  # ``ClickException``: not every typer exports it
 
-EXAMPLES = examples("s2connect init --role rm", "s2connect serve", "s2connect pair", "s2connect doctor")
+EXAMPLES = examples("s2connect setup", "s2connect serve", "s2connect pair", "s2connect doctor")
 
 EXIT_CODES = """Exit codes
 
@@ -49,7 +49,7 @@ EXIT_CODES = """Exit codes
 app = typer.Typer(
     name="s2connect",
     help="Connect devices and energy managers with S2 Connect: set up, pair, see what is connected.\n\n"
-    "First: s2connect init --role rm (a device) or --role cem (an energy manager), then s2connect serve.",
+    "First: s2connect setup. It asks, pairs, and waits for the first message.",
     epilog=f"{EXAMPLES}\n\n{EXIT_CODES}",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -144,7 +144,7 @@ def _report(failure: Failure, *, as_json: bool) -> None:
         print(f"More: s2connect explain {code}", file=sys.stderr)
 
 
-register(app, setup_commands.init, service_commands.serve, panel="Set up and run")
+register(app, setup_commands.setup, setup_commands.init, service_commands.serve, panel="Set up and run")
 register(
     app,
     discover_commands.discover,

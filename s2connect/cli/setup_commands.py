@@ -1,4 +1,4 @@
-"""The command ``init``: sets up a state directory."""
+"""The commands ``setup`` and ``init``: from nothing to the first message, and a state directory alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from s2connect.cli.terminal import Options, RoleChoice, as_role, print_json, with_options
+from s2connect.cli.terminal import (
+    ConnectOption,
+    NodeOption,
+    Options,
+    RoleChoice,
+    as_role,
+    print_json,
+    run_work,
+    with_options,
+)
+from s2connect.errors import UsageError
 
 RARE = "Rarely needed"
 
@@ -106,3 +116,88 @@ def init(
         return
     print(f"Others reach it as {config.host}, port {config.port}.")
     print(f"Next: {options.command_line('serve')}")
+
+
+@with_options(
+    "s2connect setup",
+    "s2connect setup --role rm --url https://ems.local:8443/pairing/",
+    "s2connect setup --role cem --show-code",
+    "s2connect setup --role rm --trial",
+)
+def setup(
+    options: Options,
+    role: Annotated[
+        RoleChoice | None, typer.Option("--role", case_sensitive=False, help="rm: a device; cem: an energy manager.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name that its user gives it, e.g. 'Battery in the cellar'.")] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Pairing URL that the other side shows; its code is asked for, or read from stdin."
+        ),
+    ] = None,
+    show_code: Annotated[
+        bool, typer.Option("--show-code", help="Show a code here, to be typed at the other side, and wait for it.")
+    ] = False,
+    waiting: Annotated[
+        str | None,
+        typer.Option("--waiting", metavar="DEVICE", help="Energy manager: pair the device without a server, by name."),
+    ] = None,
+    trial: Annotated[
+        bool, typer.Option("--trial", help="Try it with a simulated other side on this machine; nothing of it stays.")
+    ] = False,
+    simulate: Annotated[
+        Literal["battery", "ev-charger", "pv", "heat-pump", "water-heater", "energy-manager", "nothing"] | None,
+        typer.Option(help="What this node simulates meanwhile, where no program of its own runs."),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, max=86400, help="How long to wait for the session and a message.")
+    ] = 60.0,
+    brand: Annotated[str | None, typer.Option(help="Brand.", rich_help_panel=RARE)] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="Kind of device.", rich_help_panel=RARE)] = None,
+    model: Annotated[str | None, typer.Option(help="Model.", rich_help_panel=RARE)] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Name under which others reach this machine.", rich_help_panel=RARE)
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="TCP port; 8443, or another if that is taken.", rich_help_panel=RARE),
+    ] = None,
+    bind: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Listen on this address only.", rich_help_panel=RARE)
+    ] = None,
+    vault: Annotated[
+        Literal["auto", "keyring", "files"] | None, typer.Option(help="Where secrets are kept.", rich_help_panel=RARE)
+    ] = None,
+    node: NodeOption = None,
+    connect_to: ConnectOption = None,
+) -> None:
+    """Lead from nothing to the first message: set up, pair, wait for the session, say what to do next.
+
+    Asks for what no option says; safe to run again. It works with a running service, and without one.
+    """
+    from s2connect.cli.guided_setup import Answers, Reporter, lead
+    from s2connect.model.url import BaseUrl
+
+    ways = [url is not None, show_code, waiting is not None, trial]
+    if sum(ways) > 1:
+        raise UsageError("One way to pair at a time: --url, --show-code, --waiting or --trial.")
+    answers = Answers(
+        node={
+            "role": as_role(role),
+            "brand": brand,
+            "type": kind,
+            "model_name": model,
+            "user_defined_name": name,
+        },
+        settings={"host": host, "port": port, "bind": bind, "vault": vault},
+        url=None if url is None else BaseUrl.of_pairing(url),
+        waiting=waiting,
+        show_code=show_code,
+        trial=trial,
+        simulate=simulate,
+        alias=node,
+        connect_to=connect_to,
+        wait=wait,
+    )
+    run_work(lead(options.path, answers, Reporter(options)))

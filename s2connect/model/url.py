@@ -28,8 +28,8 @@ PAIRING_PATH = "/pairing/"
 PAIRING_PORT = 8443
 """Port of our servers, and of a pairing URL that a person typed without one."""
 
-_CODE_IN_GROUPS = re.compile(r"(?=\S*\d)(?:\w{1,8}[- ])?[0-9a-z]{4}(?:[- ]?[0-9a-z]{4}){1,4}", re.ASCII | re.IGNORECASE)
-_CODE_IN_CAPITALS = re.compile(r"(?=\S{6})[0-9A-Z]+(?:-[0-9A-Z]{4,})*", re.ASCII)
+_CODE_IN_GROUPS = re.compile(r"(?=.*\d)(?:\w{1,8}[- ])?[0-9a-z]{4}(?:[- ]?[0-9a-z]{4}){1,4}", re.ASCII | re.IGNORECASE)
+_CODE_IN_CAPITALS = re.compile(r"(?=.{6})[0-9A-Z]+(?:[- ][0-9A-Z]{4,})*", re.ASCII)
 _VERSION_SEGMENT = re.compile(r"(?<!/)/v\d+/?$")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\<>\"{}|^`]")
 _AFTER_BRACKET = re.compile(r"\][^:]")

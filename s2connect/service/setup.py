@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from s2connect.errors import NotInitialised, UsageError
 from s2connect.https.server import free_port
 from s2connect.model.alphabet import as_label
 from s2connect.model.text import for_display
+from s2connect.model.url import PAIRING_PORT
 from s2connect.store.home import Home
 
 MAX_LABEL = 63  # characters of the longest label of a host name
@@ -25,6 +27,27 @@ def existing(path: Path) -> EndpointConfig | None:
         return read_config(Home.open(path))
     except NotInitialised:
         return None
+
+
+def refuse_bridge(home: Home) -> None:
+    """Raise ``UsageError`` for the state directory of a bridge, which no other service may run. Blocks."""
+    if home.is_of_bridge:
+        raise UsageError(
+            f"{home.path} is the state directory of a bridge.",
+            hint="The bridge runs it: s2connect bridge run FILE; it is paired with: s2connect bridge pair FILE. "
+            "For an endpoint of its own name another directory with --home.",
+        )
+
+
+def usual_port(bind: str | None) -> int:
+    """Return the usual port for a new endpoint; 0, for any that is free, if another one has it already. Blocks."""
+    with contextlib.closing(socket.socket(socket.AF_INET6 if bind and ":" in bind else socket.AF_INET)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bind or "", PAIRING_PORT))
+        except OSError:
+            return 0
+    return PAIRING_PORT
 
 
 def make(path: Path, node: Mapping[str, object], settings: Mapping[str, Any]) -> EndpointConfig:

@@ -446,9 +446,7 @@ class Service:
 
     async def _check_free_to_change(self) -> None:
         """Refuse to change the nodes of a bridge, which makes them by its file."""
-        from s2connect.bridge.bridge import IDENTITY
-
-        if await asyncio.to_thread((self._home / IDENTITY).exists):
+        if await asyncio.to_thread(lambda: Home(self._home).is_of_bridge):
             raise UsageError("The nodes of a bridge follow from its file: change that, and reload the bridge.")
 
     async def _status(self, command: commands.Status) -> commands.FullStatus:

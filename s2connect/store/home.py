@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
 
 import platformdirs
 
@@ -62,7 +63,10 @@ class Home:
 
     Attributes:
         path: The directory.
+        BRIDGE_FILE: File that makes a directory that of a bridge.
     """
+
+    BRIDGE_FILE: ClassVar[str] = "bridge.json"
 
     def __init__(self, path: Path) -> None:
         """Use :meth:`create` or :meth:`open`, which check the directory."""
@@ -99,6 +103,11 @@ class Home:
             with contextlib.suppress(HomeInUse), home.lock(moved=True):
                 pass
         return home
+
+    @property
+    def is_of_bridge(self) -> bool:
+        """Return whether a bridge has this directory: ``serve`` would run it without its routes."""
+        return (self.path / self.BRIDGE_FILE).exists()
 
     @contextlib.contextmanager
     def lock(self, *, moved: bool = False) -> Iterator[None]:

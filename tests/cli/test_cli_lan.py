@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
-import os
-import select
 import shutil
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +31,8 @@ from s2connect.service.commands import EndpointStatus, RemoteNodes
 from s2connect.service.objects import NotFound, PeerId
 from tests.command import Running, make_home, run
 from tests.netns import Host, Lan, Process, require_netns
-from tests.waits import Deadline, patience
+from tests.terminal import Terminal, at_terminal
+from tests.waits import patience
 
 Start = Callable[..., Running]
 Capture = pytest.CaptureFixture[str]
@@ -77,65 +73,11 @@ def event_of(process: Process, name: str, **fields: object) -> dict[str, Any]:
     return found
 
 
-class Terminal:
-    """The command in a terminal of 80 columns, at which somebody types."""
-
-    def __init__(self, host: Host | None, *arguments: str) -> None:
-        self._master, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.process = subprocess.Popen(
-            [*(("ip", "netns", "exec", host.name) if host else ()), "setsid", "--ctty", "--wait", *COMMAND, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-        )
-        os.close(slave)
-        self.text = ""
-        self._seen = 0
-
-    def wait_for(self, wanted: str, timeout: float = 25) -> str:
-        """Wait until a text stands there, after what was waited for before; what stands before it."""
-        deadline = Deadline(timeout)
-        while (at := self.text.find(wanted, self._seen)) < 0:
-            left = deadline.left()
-            assert left > 0, f"no {wanted!r} in:\n{self.text}"
-            assert self._read(left), f"ended without {wanted!r}:\n{self.text}"
-        before, self._seen = self.text[self._seen : at], at + len(wanted)
-        return before
-
-    def _read(self, timeout: float) -> bool:
-        if not select.select([self._master], [], [], timeout)[0]:
-            return True
-        try:
-            data = os.read(self._master, 65_536)
-        except OSError:  # nobody has the other end any more
-            return False
-        self.text += data.decode()
-        return bool(data)
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    def ended(self, timeout: float = 20) -> int:
-        deadline = Deadline(timeout)
-        while self._read(deadline.left()) and not deadline.passed():
-            pass
-        return self.process.wait(patience(5))
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self._master)
-
-
 @contextlib.contextmanager
-def terminal(host: Host, *arguments: str) -> Iterator[Terminal]:
-    made = Terminal(host, *arguments)
-    try:
+def terminal(host: Host | None, *arguments: str) -> Iterator[Terminal]:
+    within = ("ip", "netns", "exec", host.name) if host else ()
+    with at_terminal(*within, "setsid", "--ctty", "--wait", *COMMAND, *arguments) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.long

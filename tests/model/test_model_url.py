@@ -203,7 +203,17 @@ def test_what_a_pairing_url_lacks_is_added(typed: str, meant: str) -> None:
 
 @pytest.mark.parametrize(
     "typed",
-    ["7K4M-9QRT-2XYZ", "7k4m 9qrt 2xyz", "7k4m9qrt2xyz", "A-7K4M-9QRT", "ABCDEFGH", "ABCD-EFGH-JKMN", " 7K4M9QRT\n"],
+    [
+        "7K4M-9QRT-2XYZ",
+        "7k4m 9qrt 2xyz",
+        "7k4m9qrt2xyz",
+        "A-7K4M-9QRT",
+        "ABCDEFGH",
+        "ABCD-EFGH-JKMN",
+        "BZBV 8ECT T173",
+        "ABCD EFGH JKMN",
+        " 7K4M9QRT\n",
+    ],
 )
 def test_a_code_in_place_of_the_url_is_recognised(typed: str) -> None:
     with pytest.raises(InvalidUrl, match="looks like a pairing code"):
