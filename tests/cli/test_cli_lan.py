@@ -74,9 +74,8 @@ def event_of(process: Process, name: str, **fields: object) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def terminal(host: Host | None, *arguments: str) -> Iterator[Terminal]:
-    within = ("ip", "netns", "exec", host.name) if host else ()
-    with at_terminal(*within, "setsid", "--ctty", "--wait", *COMMAND, *arguments) as made:
+def terminal(host: Host, *arguments: str) -> Iterator[Terminal]:
+    with at_terminal("ip", "netns", "exec", host.name, "setsid", "--ctty", "--wait", *COMMAND, *arguments) as made:
         yield made
 
 
@@ -336,7 +335,7 @@ def test_a_person_picks_an_endpoint_of_a_registry_and_pairs_with_it(tmp_path: Pa
             choice = ["discover", "--registry", told["url"], "--trust-anchors", told["ca_file"], "--home", str(home)]
             listed = run(*choice, stdin="2\n")
             assert (listed.returncode, "House" in listed.stdout, "Number" in listed.stderr) == (0, True, False)
-            terminal = Terminal(None, *choice)
+            terminal = Terminal("setsid", "--ctty", "--wait", *COMMAND, *choice)
             terminal.wait_for("2 House")
             terminal.wait_for("none): ")
             terminal.type("7\n")
