@@ -35,6 +35,7 @@ from s2connect.https.rate import (
 )
 from s2connect.model.common import Wire
 from s2connect.model.secret import BearerToken
+from s2connect.model.text import for_display
 
 _log = logging.getLogger(__name__)
 
@@ -117,10 +118,7 @@ class HttpsServer:
             await self._acceptor.start(self._host, self.port)
         except OSError as error:
             await self._runner.cleanup()
-            raise ConfigurationError(
-                f"Cannot listen on port {self.port}: {error.strerror or 'address not available'}.",
-                hint="Is the service already running? Otherwise choose another port.",
-            ) from error
+            raise _cannot_listen(self._host, self.port, error) from error
         self.port = self._acceptor.port
 
     async def close(self) -> None:
@@ -241,6 +239,18 @@ def _is_encoded(request: web.Request) -> bool:
     """Return whether a body is compressed. S2 Connect compresses nothing, and a short body may inflate hugely."""
     transfer = ",".join(request.headers.getall(hdrs.TRANSFER_ENCODING, ())).strip().lower()
     return hdrs.CONTENT_ENCODING in request.headers or transfer not in {"", "chunked"}
+
+
+def _cannot_listen(host: str | Sequence[str] | None, port: int, error: OSError) -> ConfigurationError:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        where = host if isinstance(host, str) else ", ".join(host or ("any address",))
+        what = f"Cannot listen at {for_display(where, 200)}: that is no address of this machine."
+        return ConfigurationError(what, hint="Choose one of its addresses, or leave it out to listen on all.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        what = f"Cannot listen on port {port}: this user may not."
+        return ConfigurationError(what, hint="Choose a port from 1024 on; those below are for root.")
+    what = f"Cannot listen on port {port}: {error.strerror or 'address not available'}."
+    return ConfigurationError(what, hint="Is the service already running? Otherwise choose another port.")
 
 
 async def read_body(request: web.Request) -> bytes:

@@ -61,7 +61,8 @@ async def page_of(
     except ConfigurationError as error:
         taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
         if settings.port is not None or not taken:
-            raise
+            hint = "Choose another address or port of the page (--page-bind, --page-port, or page in the settings)."
+            raise ConfigurationError(f"The page: {error.what}", hint=hint) from error
         server = await started(0)  # another service of this machine has it
     try:
         service.page = server

@@ -143,6 +143,13 @@ async def test_beyond_loopback_there_is_no_page_without_tls() -> None:
                 PageServer(supervisor=served.supervisor, bind=bind)
 
 
+@pytest.mark.parametrize("bind", ["192.0.2.1", "nowhere.invalid"])
+async def test_an_address_of_another_machine_is_named(bind: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"Cannot listen at {bind}: that is no address of this machine"):
+        async with serving(network=True, bind=bind):
+            pass
+
+
 async def test_in_the_network_everybody_logs_in_and_out_again() -> None:
     async with within(30), serving(network=True) as served, served.browser() as http:
         assert not await sees_the_page(http)
