@@ -143,10 +143,9 @@ async def test_beyond_loopback_there_is_no_page_without_tls() -> None:
                 PageServer(supervisor=served.supervisor, bind=bind)
 
 
-@pytest.mark.parametrize("bind", ["192.0.2.1", "nowhere.invalid"])
-async def test_an_address_of_another_machine_is_named(bind: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"Cannot listen at {bind}: that is no address of this machine"):
-        async with serving(network=True, bind=bind):
+async def test_an_address_of_another_machine_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"Cannot listen at 192\.0\.2\.1: that is no address of this machine"):
+        async with serving(network=True, bind="192.0.2.1"):
             pass
 
 
