@@ -271,7 +271,10 @@ class NoLongerPaired(SessionError):
 class AccessRefused(SessionError):
     """The peer accepts none of our access tokens (401, SESC-05)."""
 
-    default_hint = "The other side has no such pairing any more, or it is too old; pair the two again."
+    default_hint = (
+        "The state of one of the two may be an older copy, or the pairing is too old. Put the newest state back, or "
+        "pair the two again."
+    )
 
 
 class SessionRefused(SessionError):

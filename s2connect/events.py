@@ -132,6 +132,22 @@ class Unpaired(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenUnknown(Event):
+    """A paired peer came with an access token that is not known here. At most once an hour for each peer.
+
+    This state or that of the peer may be an older copy, or two copies of one run. Whoever knows the ids of both nodes
+    can cause it, too.
+
+    Attributes:
+        sentence: For a person.
+    """
+
+    node: NodeId
+    peer: NodeDescription
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFailed(Event):
     """No session came about. With ``retry_in`` None it is not tried again: the user has to act (SESC-05).
 
@@ -273,6 +289,8 @@ class EventHub:
                     )
             case CodeWithdrawn():
                 _log.warning("the pairing code of %s was withdrawn after too many failed attempts", event.node)
+            case TokenUnknown():
+                _log.warning("%s: %s", event.node, event.sentence)
             case Notice():
                 _log.warning("%s", event.sentence)
         for stream in self._streams:

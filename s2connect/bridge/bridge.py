@@ -26,6 +26,7 @@ from s2connect import (
     Node,
     NodeConfig,
     NodeId,
+    PairKey,
     Role,
     create_home,
     for_display,
@@ -66,7 +67,7 @@ from s2connect.bridge.plain import (
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
-from s2connect.bridge.sides import ConfiguredDevicesSide, DevicesSide, ManagerSide
+from s2connect.bridge.sides import ConfiguredDevicesSide, DevicesSide, LinkSide, ManagerSide
 from s2connect.errors import ConfigurationError, NotInitialised, S2ConnectError
 from s2connect.session import PeerLimits
 from s2connect.transports import MqttTransport
@@ -324,6 +325,7 @@ class Bridge:
 
     def _route_object(self, running: _Running) -> Object:
         config, route, own = running.config, running.route, running.config.id_in(self.id)
+        history = self.endpoint.history()
         found: Object = {
             "name": config.name,
             "id": str(own),
@@ -331,7 +333,7 @@ class Bridge:
             "devices": {"type": config.devices.type},
             "manager": {"type": config.manager.type},
             "links": [
-                {**_link_object(key, link), "node": str(representative_id(own, key))}
+                {**_link_object(key, link, history), "node": str(representative_id(own, key))}
                 for key, link in sorted(route.links.items(), key=lambda item: item[1].name)
             ],
         }
@@ -355,7 +357,7 @@ class Bridge:
         return found
 
 
-def _link_object(key: str, link: Link) -> Object:
+def _link_object(key: str, link: Link, history: Mapping[PairKey, Any]) -> Object:
     status = link.status()
     found: Object = {
         "name": status.name,
@@ -373,6 +375,7 @@ def _link_object(key: str, link: Link) -> Object:
         "queued": status.queued,
     }
     found |= {name: {role.lower(): part for role, part in parts.items()} for name, parts in by_role.items()}
+    found["trouble"] = {role.lower(): _trouble(side, history) for role, side in link.sides.items()}
     manager = link.sides[Role.CEM]
     if isinstance(manager, NodeLinkSide):
         paired = manager.title if manager.pairing is not None else None
@@ -380,6 +383,16 @@ def _link_object(key: str, link: Link) -> Object:
     elif isinstance(manager, PlainServerLinkSide):
         found["path"] = manager.path
     return found
+
+
+def _trouble(side: LinkSide, history: Mapping[PairKey, Any]) -> Object | None:
+    """Return the trouble with the access of a side's pairing, None for none."""
+    pairing = side.pairing if isinstance(side, NodeLinkSide) else None
+    known = history.get(pairing.key) if pairing is not None else None
+    if known is None or known.trouble is None:
+        return None
+    reason, since, text = known.trouble
+    return {"reason": reason, "since": since.isoformat(timespec="milliseconds"), "text": for_display(text, 500)}
 
 
 def _is_node(route: RouteConfig) -> bool:

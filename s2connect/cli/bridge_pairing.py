@@ -88,11 +88,12 @@ class _Leader:
         route = await self._look(name)
         links = route["links"]
         devices = [{"name": link["name"], "key": link["key"], "new": link["key"] not in before} for link in links]
-        result: dict[str, Any] = {"name": name, "devices": devices, "left": []}
+        left = [link["name"] for link in links if _trouble(link, "rm")]
+        result: dict[str, Any] = {"name": name, "devices": devices, "left": left}
         result["without_device"] = route["devices"]["type"] == "s2-connect" and not links
         if route["manager"]["type"] == "s2-connect":
             result["representatives"] = [{"link": link["name"], **link["representative"]} for link in links]
-            result["left"] = [link["name"] for link in links if not _is_known(link)]
+            left += [link["name"] for link in links if not _is_known(link) and link["name"] not in left]
         return result
 
     # Devices
@@ -101,6 +102,11 @@ class _Leader:
         known = [link["name"] for link in route["links"]]
         if known:
             tell(f"  Paired with {counted(len(known), 'device')}: {_listed(known)}")
+        broken = [link for link in route["links"] if _trouble(link, "rm")]
+        for link in broken:
+            tell(f"  {_listed([link['name']])}: {for_display(_trouble(link, 'rm'), 300)}")
+        if broken and self.device_url is None:
+            await self._await_again(name, route, [link["key"] for link in broken])
         if self.device_url is not None:
             await self._go_to_device(name, route["devices"]["node"], self.device_url)
         elif not known or self.another:
@@ -127,6 +133,19 @@ class _Leader:
                 tell(f"  Paired with {_listed([found[0]['name']])}.")
                 return
         raise Failure("pairing_expired", "No device has come while the code was valid.", "Run the command again.")
+
+    async def _await_again(self, name: str, route: Route, keys: Sequence[str]) -> None:
+        """Show a code for each device whose access is unknown, and wait until it was typed there; stop at the first."""
+        for key in keys:
+            code = await self.control.ask(Code(node=route["devices"]["node"]))
+            shown = next(_listed([link["name"]]) for link in route["links"] if link["key"] == key)
+            tell(f"  Type these two at {shown}, if it does not come by itself:")
+            tell(f"    Pairing URL   {code.pairing_url}")
+            tell(f"    Pairing code  {in_groups(code.code)}")
+            if not self.lines.interactive:
+                return  # a program looks at what is left
+            await self.lines.ask("  Press Enter when it was typed there, or to go on. ")
+            route = await self._look(name)
 
     async def _go_to_device(self, name: str, node: str, url: str) -> None:
         pairing = None
@@ -156,7 +175,11 @@ class _Leader:
                 "  Everything is paired." if links else "  There is no device yet whose energy manager could be paired."
             )
             return
-        tell(f"  Not yet known to the energy manager: {_listed([link['name'] for link in pending])}")
+        for link in pending:
+            if trouble := _trouble(link, "cem"):
+                tell(f"  {_listed([link['name']])} has to be paired again: {for_display(trouble, 300)}")
+        if new := [link["name"] for link in pending if not _trouble(link, "cem")]:
+            tell(f"  Not yet known to the energy manager: {_listed(new)}")
         url = self.manager_url or await self.lines.ask("  Pairing URL that the energy manager shows: ")
         url, _, code = url.partition(" ")  # as the QR code of serve has it
         for link in pending:
@@ -203,8 +226,14 @@ class _Leader:
 
 
 def _is_known(link: Link) -> bool:
-    """Return whether the energy manager of a link knows its device."""
-    return link["representative"]["paired_with"] is not None
+    """Return whether the energy manager of a link knows its device, and accepts its access."""
+    return link["representative"]["paired_with"] is not None and not _trouble(link, "cem")
+
+
+def _trouble(link: Link, side: str) -> str:
+    """Return why the pairing of a link with its device (``rm``) or energy manager (``cem``) is broken; empty if not."""
+    trouble = link.get("trouble", {}).get(side)
+    return "" if trouble is None else str(trouble["text"])
 
 
 def _listed(names: Sequence[str]) -> str:

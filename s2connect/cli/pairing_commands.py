@@ -148,11 +148,14 @@ def pair_and_report(
 @with_options("s2connect pairings", "s2connect pairings --json")
 def pairings(options: Options) -> None:
     """List what this endpoint is paired with."""
-    from s2connect.cli.show import pairings_block
+    from s2connect.cli.show import pairings_block, troubles_blocks
     from s2connect.service.commands import Status
 
     found = options.ask(Status())
-    options.show({"pairings": found.pairings}, lambda width: [pairings_block(found.pairings, width, found.nodes)])
+    options.show(
+        {"pairings": found.pairings},
+        lambda width: [pairings_block(found.pairings, width, found.nodes), *troubles_blocks(found.pairings)],
+    )
 
 
 @with_options("s2connect unpair Battery", "s2connect unpair 1f3c --yes", "s2connect unpair Battery --forget --yes")

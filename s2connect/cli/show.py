@@ -239,9 +239,20 @@ def pairings_block(pairings: Sequence[PairingEntry], width: int, nodes: Sequence
     return listing(columns, rows, narrow, width)
 
 
+def troubles_blocks(pairings: Sequence[PairingEntry]) -> list[RenderableType]:
+    """Return a sentence for each pairing whose access is not accepted, with when that was last seen."""
+    found = [(one.trouble, name_of(one.peer)) for one in pairings if one.trouble is not None and not one.connected]
+    shown = [Text(f"{name}, {when(one.since)}: {for_display(one.text, 500)}", "yellow") for one, name in found[:20]]
+    if len(found) > len(shown):
+        shown.append(Text(f"… and {len(found) - len(shown)} more like these", "yellow"))
+    return [Text(), *shown] if shown else []
+
+
 def _state(one: PairingEntry) -> str:
     if not one.confirmed:
         return "unconfirmed"
+    if one.trouble is not None and not one.connected:
+        return "NOT ACCEPTED" if one.trouble.reason == "access_refused" else "UNKNOWN ACCESS"
     return "connected" if one.connected else "not connected"
 
 
@@ -266,6 +277,7 @@ def status_blocks(status: FullStatus, width: int) -> list[RenderableType]:
     else:
         facts.add_row("Certificate", "is made when the service starts")
     blocks: list[RenderableType] = [facts, Text(), pairings_block(status.pairings, width, status.nodes)]
+    blocks += troubles_blocks(status.pairings)
     if status.waiting:
         blocks += [Text(), waiting_block(status.waiting)]
     if status.sessions:

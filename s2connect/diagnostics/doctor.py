@@ -90,10 +90,14 @@ def _peers(endpoint: ExaminedEndpoint) -> Iterator[_Job]:
         proxies = proxies_of(endpoint.config, os.environ)
     status, anchors = endpoint.status, endpoint.config.trust_anchors
     sessions = {(one.node, one.peer.id) for one in status.pairings if one.connected} if status is not None else set()
+    troubles = {(one.node, one.peer.id): one.trouble for one in status.pairings} if status is not None else {}
     for one in endpoint.pairings:
         connected = (one.key.local, one.key.remote) in sessions if status is not None else None
         if one.confirmed:
-            yield Findings(step_of(one, "session")), partial(check_peer, one, connected, anchors, proxies)
+            yield (
+                Findings(step_of(one, "session")),
+                partial(check_peer, one, connected, anchors, proxies, troubles.get((one.key.local, one.key.remote))),
+            )
 
 
 async def _run_all(until: float, *jobs: _Job) -> None:

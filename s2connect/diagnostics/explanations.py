@@ -425,6 +425,12 @@ _WARNINGS: Final = _group(
     "Warnings of a service",
     "`reason` of the event `warning`, and lines of its log. The service goes on. Errors above can be reasons, too.",
     {
+        "token_unknown": (
+            "A peer that is paired came with a token that is not known here (it gets 401). Tokens change with every "
+            "session, so one of the two runs with an older copy of its state, or a second copy of one runs somewhere.",
+            "If a backup was restored on either side, go back to the newest state, and stop all copies of it.",
+            "Otherwise pair the two again. A stranger who knows both ids can cause it, too; sessions go on then.",
+        ),
         "pairing_attack": (
             "Somebody tried to pair without the code, by sending our own challenges back. It was refused.",
             "Find out who has the address in the message. Nothing else has to be done.",

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from s2connect.certs.chain import CapturedChain, capture_chain, verify_pki
 from s2connect.certs.tls import pinned_client_context, refusal, wan_client_context
-from s2connect.diagnostics.findings import Check, Findings, Layer, milliseconds
+from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, milliseconds
 from s2connect.diagnostics.probes import ASK_TIMEOUT, addresses_of, connect, fetch_version
 from s2connect.errors import NotReachable, S2ConnectError, TrustError
 from s2connect.https.client import Destination
 from s2connect.model.proxy import Proxies
 from s2connect.model.url import BaseUrl
-from s2connect.service.objects import name_of
+from s2connect.service.objects import Trouble, name_of
 from s2connect.store.base import Pairing, Pin
 
 CONNECT_SECONDS = 3.0
@@ -31,15 +31,26 @@ def step_of(pairing: Pairing, step: str) -> Check:
 
 
 async def check_peer(
-    pairing: Pairing, connected: bool | None, trust_anchors: Path | None, proxies: Proxies, found: Findings
+    pairing: Pairing,
+    connected: bool | None,
+    trust_anchors: Path | None,
+    proxies: Proxies,
+    trouble: Trouble | None,
+    found: Findings,
 ) -> None:
-    """Check the route to one peer; ``connected`` is True if there is a session now, None if no service runs."""
+    """Check the route to one peer; ``connected`` is True if there is a session now, None if no service runs.
+
+    ``trouble`` is what the service says of the access of the pairing.
+    """
 
     def begin(step: str) -> Check:
         found.check = step_of(pairing, step)
         return found.check
 
     begin("session")
+    if trouble is not None and not connected:
+        found.append(access(found.check, trouble))
+        return
     url = pairing.initiate_session_url
     if url is None:
         if connected is False:
@@ -88,6 +99,12 @@ async def check_peer(
     elif connected is False:
         cure = "The service tries again by itself and says why it fails; one of the two may have been set up anew."
         found.append(found.check.warn("It can be reached, but there is no session now.", cure))
+
+
+def access(check: Check, trouble: Trouble) -> Finding:
+    """Check the access of a pairing, which one of the two sides does not accept."""
+    cure = "Put the newest state back and stop all copies; or pair the two again: s2connect pair."
+    return check.fail(f"{trouble.text}", cure)
 
 
 async def _compare(url: BaseUrl, pin: Pin, chain: CapturedChain) -> ssl.SSLContext:

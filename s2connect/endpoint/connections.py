@@ -13,12 +13,14 @@ from typing import Any, Generic, TypeVar
 
 from s2connect._lazy import load_in_thread
 from s2connect.endpoint.state import EndpointState
-from s2connect.errors import UsageError
+from s2connect.errors import AccessRefused, UsageError
+from s2connect.events import TokenUnknown
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.text import for_display
 from s2connect.session.answers import PermanentRefusals
+from s2connect.session.server_core import UNKNOWN_TOKEN_INTERVAL, unknown_token_sentence
 from s2connect.session.session import Answerer, Observer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey
 from s2connect.transports.backoff import BASE_DELAY
@@ -48,6 +50,8 @@ class PeerHistory:
         tried: When the last attempt ended.
         error: Kind of its error; empty if it succeeded.
         sentence: Its error, for a person.
+        unknown_token: When the peer last came with a token that is not known here; None where it has connected since.
+        unknown_token_sentence: The sentence about it.
         next_try: When the next one begins, in seconds of the event loop; None while one is under way, or none will be.
     """
 
@@ -57,7 +61,21 @@ class PeerHistory:
     tried: datetime | None = None
     error: str = ""
     sentence: str = ""
+    unknown_token: datetime | None = None
+    unknown_token_sentence: str = ""
     next_try: float | None = None
+
+    @property
+    def trouble(self) -> tuple[str, datetime, str] | None:
+        """Trouble with the access of the pairing: ``token_unknown`` or ``access_refused``, last when, and a sentence.
+
+        None where there is none. Only a person can end it, with the newest state or by pairing again.
+        """
+        if self.unknown_token is not None:
+            return "token_unknown", self.unknown_token, self.unknown_token_sentence
+        if self.error == AccessRefused.kind and self.tried is not None:
+            return self.error, self.tried, self.sentence
+        return None
 
 
 @dataclass(slots=True)
@@ -134,6 +152,7 @@ class ConnectionManager:
         self.drops = 0  # number of sessions ended because of their pairing
         self.reconnects = 0  # number of connections with a peer after the first one
         self.history: dict[NodeId, PeerHistory] = {}
+        self._reported: dict[NodeId, float] = {}  # unknown tokens, in seconds of the event loop
         self.on_session: Callable[[Session], None] | None = None
         self.keep_connected: Callable[[PairKey], Coroutine[Any, Any, None]]  # set by the connector
         self._state = state
@@ -242,7 +261,7 @@ class ConnectionManager:
         history = self.history_of(pairing.key.remote)
         self.reconnects += history.times_connected > 0
         history.times_connected += 1
-        history.ended = None
+        history.ended = history.unknown_token = None
         info = connection.info
         _log.info("%s is connected with %s over %s, S2 %s", info.local, info.remote, info.protocol, info.s2_version)
         connection.at_close(partial(self._ended, live))
@@ -258,6 +277,23 @@ class ConnectionManager:
             history = self.history_of(remote)
             history.ended = datetime.now(UTC)
             history.end_reason = live.session.end_reason if live.session is not None else None
+
+    def token_unknown(self, pairing: Pairing) -> None:
+        """Note that a paired peer came with a token that is not known here, and report it once in a while."""
+        remote, now = pairing.key.remote, asyncio.get_running_loop().time()
+        history = self.history_of(remote)
+        sentence = unknown_token_sentence(for_display(pairing.peer.title), connected_before=history.times_connected > 0)
+        history.unknown_token, history.unknown_token_sentence = datetime.now(UTC), sentence
+        if now - self._reported.get(remote, -UNKNOWN_TOKEN_INTERVAL) >= UNKNOWN_TOKEN_INTERVAL:
+            self._reported[remote] = now
+            self._state.events.publish(TokenUnknown(node=self.node, peer=pairing.peer, sentence=sentence))
+
+    def _pairing_ended(self, remote: NodeId) -> None:
+        """Forget what was noted of a pairing."""
+        self._refusals.pop(remote, None)
+        self._reported.pop(remote, None)
+        history = self.history_of(remote)
+        history.unknown_token, history.error, history.sentence = None, "", ""
 
     def drop(
         self, remote: NodeId, reason: str, *, ask_to_reconnect: bool = False, keep_connecting: bool = False
@@ -275,7 +311,7 @@ class ConnectionManager:
     async def end(self, remote: NodeId, reason: str) -> None:
         """End the session with a peer, if there is one, and stop connecting to it; returns when both is done."""
         self.drops += 1
-        self._refusals.pop(remote, None)
+        self._pairing_ended(remote)
         if (connector := self._connectors.pop(remote, None)) is not None:
             await self._state.supervisor.end([connector])
         if (live := self._live.pop(remote, None)) is not None:

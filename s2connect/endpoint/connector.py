@@ -23,6 +23,7 @@ from s2connect.errors import (
 from s2connect.events import SessionFailed
 from s2connect.model.common import NodeId
 from s2connect.model.text import for_display
+from s2connect.session.client_core import refused_hint
 from s2connect.session.http_client import SessionClient, with_descriptions
 from s2connect.session.session import SessionEnd
 from s2connect.store.base import Pairing, PairKey
@@ -60,7 +61,7 @@ class Connector:
             except AccessRefused as error:
                 delay = after_refusal(random.random())  # noqa: S311 - spreads load, guards nothing
                 self._publish(pairing, error, delay)
-                await self.connections.pause(pairing, delay, ends_when_seen=False)
+                await self.connections.pause(pairing, delay)  # seen anew it may have its right state again
                 continue
             except S2ConnectError as error:
                 delay = _delay(backoff, error)
@@ -71,8 +72,7 @@ class Connector:
             if opened is None:
                 continue
             live = self.connections.attach(*opened)
-            history = self.connections.history_of(pairing.key.remote)
-            history.tried, history.error, history.sentence = datetime.now(UTC), "", ""
+            self._succeeded(pairing.key.remote)
             chance = random.random()  # noqa: S311 - spreads load, guards nothing
             end = await live.ended()
             lasted = asyncio.get_running_loop().time() - live.since
@@ -92,6 +92,7 @@ class Connector:
                 raise NotPaired(f"There is no pairing with {remote} in which this node connects to it.")
             if (opened := await self._open(pairing, changes)) is not None:
                 self.connections.attach(*opened, queue=False)
+                self._succeeded(remote)
                 return opened[0]
 
     def _next_of(self, pairings: Sequence[Pairing]) -> Pairing | None:
@@ -114,6 +115,10 @@ class Connector:
             if not pairing.confirmed:
                 await self._pairings.drop(pairing)
                 return None
+            history = self.connections.history_of(pairing.key.remote)
+            if isinstance(error, AccessRefused):
+                error.hint = refused_hint(connected_before=history.times_connected > 0)
+                history.tried, history.error, history.sentence = datetime.now(UTC), error.kind, str(error)
             if isinstance(error, NoLongerPaired):
                 if publish:
                     self._publish(pairing, error, None)
@@ -147,6 +152,10 @@ class Connector:
             await connection.close(GOING_AWAY)
             raise
         return connection, with_descriptions(standing, response)
+
+    def _succeeded(self, remote: NodeId) -> None:
+        history = self.connections.history_of(remote)
+        history.tried, history.error, history.sentence = datetime.now(UTC), "", ""
 
     def _publish(self, pairing: Pairing, error: S2ConnectError, retry_in: float | None) -> None:
         node, peer, sentence = pairing.key.local, pairing.peer, f"{for_display(pairing.peer.title)}: {error}"

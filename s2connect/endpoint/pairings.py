@@ -368,6 +368,9 @@ class Pairings:
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
         return await self._connections[pairing.key.local].admit(pairing, s2_version)
 
+    def token_unknown(self, pairing: Pairing) -> None:
+        self._connections[pairing.key.local].token_unknown(pairing)
+
     def is_full(self, node: NodeId) -> bool:
         connections = self._connections.get(node)
         return connections is not None and connections.is_full()

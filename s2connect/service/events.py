@@ -235,6 +235,8 @@ def from_endpoint(event: events.Event) -> Event | None:
             return Warned(time=time, reason="code_withdrawn", node=event.node)
         case events.SessionFailed(node=node, peer=peer, kind=kind, sentence=text, retry_in=retry_in):
             return Warned(time=time, reason=kind, node=node, peer=peer, text=text, retry_in=retry_in)
+        case events.TokenUnknown(node=node, peer=peer, sentence=text):
+            return Warned(time=time, reason="token_unknown", node=node, peer=peer, text=text)
         case events.Notice():
             return Warned(time=time, reason=event.kind, text=event.sentence)
         case events.TaskFailed(task=task, error=error, sentence=text, retry_in=retry_in):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final, dataclass_transform
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, dataclass_transform
 from uuid import UUID
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
@@ -18,6 +19,9 @@ from s2connect.model.alphabet import in_our_alphabet
 from s2connect.model.common import EndpointDescription, Role
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.text import for_display
+
+if TYPE_CHECKING:  # a command that only prints needs no sessions
+    from s2connect.endpoint.connections import PeerHistory
 
 MAX_NAMED: Final = 20  # most nodes that an error names
 MIN_PREFIX: Final = 4  # shortest beginning of a node id that stands for the whole
@@ -75,6 +79,26 @@ class OwnNode(NodeDescription):
         return {**write(self), "alias": self.alias}
 
 
+class Trouble(Entry):
+    """Trouble with the access of a pairing, which only a person can end.
+
+    ``reason`` is ``access_refused`` (the peer accepts no token of ours) or ``token_unknown`` (the peer came with one
+    that is not known here); ``since`` is when it happened last.
+    """
+
+    reason: str
+    since: datetime
+    text: str
+
+    @classmethod
+    def of(cls, history: PeerHistory | None) -> Trouble | None:
+        """Return the trouble that a peer's history shows; None for none."""
+        if history is None or history.trouble is None:
+            return None
+        reason, since, text = history.trouble
+        return cls(reason=reason, since=since, text=text)
+
+
 class PairingEntry(Entry):
     """A pairing. ``connected`` is true while the pair has a session."""
 
@@ -85,9 +109,15 @@ class PairingEntry(Entry):
     since: datetime
     confirmed: bool
     connected: bool
+    trouble: Trouble | None = None
 
     @classmethod
-    def of(cls, pairing: Pairing, connected: Collection[PairKey] = ()) -> PairingEntry:
+    def of(
+        cls,
+        pairing: Pairing,
+        connected: Collection[PairKey] = (),
+        history: Mapping[PairKey, PeerHistory] = MappingProxyType({}),
+    ) -> PairingEntry:
         """Return the entry of a pairing; ``connected`` are the keys of the pairs that have a session."""
         return cls(
             node=pairing.key.local,
@@ -97,6 +127,7 @@ class PairingEntry(Entry):
             since=datetime.fromtimestamp(pairing.paired_at, UTC),
             confirmed=pairing.confirmed,
             connected=pairing.key in connected,
+            trouble=Trouble.of(history.get(pairing.key)),
         )
 
 
@@ -142,6 +173,7 @@ def to_value(value: object) -> Any:
                 "peer": _without_null(value.peer) | {"id": str(value.peer.id)},
                 "peer_endpoint": _without_null(value.peer_endpoint),
                 "since": rfc3339(value.since),
+                "trouble": None if value.trouble is None else to_value(value.trouble),
             }
         case BaseModel():
             return value.model_dump(mode="json", by_alias=False, exclude_none=True)

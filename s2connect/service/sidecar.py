@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from s2connect import LATER, Endpoint, Node, NodeConfig, NodeDescription, NodeId, Pairing, PairKey, Session
@@ -21,6 +22,7 @@ from s2connect import events as endpoint_events
 from s2connect.discovery.resolve import is_local_name
 from s2connect.endpoint.certificate import read_certificates
 from s2connect.endpoint.config import checked
+from s2connect.endpoint.connections import PeerHistory
 from s2connect.errors import ConnectionClosed, S2ConnectError, UsageError
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message, write_message
@@ -465,7 +467,7 @@ class Service:
                 certificate=await asyncio.to_thread(lambda: read_certificates(Home.open(self._home), config)),
             ),
             nodes=self._own_nodes(),
-            pairings=await _entries(await endpoint.pairings(), connected),
+            pairings=await _entries(await endpoint.pairings(), connected, endpoint.history()),
             sessions=[
                 SessionEntry(
                     **opened.facts(),
@@ -545,9 +547,13 @@ def _alias(text: str) -> str:
     return spelled
 
 
-async def _entries(pairings: Sequence[Pairing], connected: Collection[PairKey] = ()) -> list[PairingEntry]:
+async def _entries(
+    pairings: Sequence[Pairing],
+    connected: Collection[PairKey] = (),
+    history: Mapping[PairKey, PeerHistory] = MappingProxyType({}),
+) -> list[PairingEntry]:
     """Return the entries of pairings: made in a thread, because there may be many."""
-    return await asyncio.to_thread(lambda: [PairingEntry.of(pairing, connected) for pairing in pairings])
+    return await asyncio.to_thread(lambda: [PairingEntry.of(pairing, connected, history) for pairing in pairings])
 
 
 def _failed(identifier: object, failure: Failure) -> events.Result:

@@ -93,6 +93,22 @@ def read_initiate_answer(
     return answer.model_copy(update={"selected_s2_message_version": version})
 
 
+def refused_hint(*, connected_before: bool) -> str:
+    """Return what to do about a server that accepts none of our tokens (401).
+
+    ``connected_before`` says that it accepted one since this endpoint was opened, so that our state was no old copy.
+    """
+    if connected_before:
+        return (
+            "It did until lately: a second copy of this home may have connected in its place, or an older state was "
+            "put back there. Stop the copy, or put the newest back; if neither is it, pair the two again."
+        )
+    return (
+        "This home may be an older copy, such as a restored backup, or the state of the other side is. Where the "
+        "newest is put back it works again by itself within hours; otherwise pair the two again."
+    )
+
+
 def read_confirm_answer(status: int, body: bytes, *, protocol: str) -> CommunicationDetails:
     """Read the answer to ``confirmAccessToken`` (SES-04).
 

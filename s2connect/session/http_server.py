@@ -29,6 +29,7 @@ from s2connect.session.server_core import (
     key_of,
     read_request,
     refusal,
+    with_unknown_token,
 )
 from s2connect.store.base import Pairing, PairKey, Store
 from s2connect.supervisor import Supervisor
@@ -42,6 +43,9 @@ class SessionManager(Protocol):
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
         """Return None if node and application are ready for a session, otherwise a sentence for the peer's user."""
+
+    def token_unknown(self, pairing: Pairing) -> None:
+        """Note that a paired client presented a token that is not that of its pairing."""
 
     def is_full(self, node: NodeId) -> bool:
         """Return whether the queue of sessions for a node's application is full; further ones are refused early."""
@@ -100,10 +104,11 @@ class SessionService:
         offered = {name for name, transport in self._transports.items() if transport.can_offer()}
         while True:
             record = await self._store.record(key_of(message))
-            decision = self._core.initiate(
-                endpoint, message, bearer(request, AccessToken), record, wall_time=time.time(), offered=offered
-            )
+            token = bearer(request, AccessToken)
+            decision = self._core.initiate(endpoint, message, token, record, wall_time=time.time(), offered=offered)
             if not isinstance(decision, Accepted):
+                if decision is UNAUTHORIZED and (pairing := with_unknown_token(record, token)) is not None:
+                    self._manager.token_unknown(pairing)
                 return answer(decision.status, decision.body)
             bearer_proved()
             try:

@@ -38,6 +38,9 @@ ACCESS_TOKEN_LIFETIME = 5 * 365 * 86_400.0
 CLOCK_IS_SET_FROM = 1_735_689_600.0
 """Wall-clock seconds (1 January 2025) before which a clock was not set, and the age of a token is unknown."""
 
+UNKNOWN_TOKEN_INTERVAL = 3600.0
+"""Seconds in which an unknown token of one paired peer is reported once: whoever knows both ids can bring one."""
+
 MAX_PENDING = 20_000
 """Pending tokens of one endpoint."""
 
@@ -115,6 +118,35 @@ def authorised(record: Record, token: AccessToken | None, *, wall_time: float) -
         if young and pairing.communication_role is CommunicationRole.SERVER and _same(digest, token):
             return pairing
     return None
+
+
+def with_unknown_token(record: Record, token: AccessToken | None) -> Pairing | None:
+    """Return the pairing that a request was about whose token is not its active one; None where there is none.
+
+    A peer that is paired has the active token, unless its state or ours is an older copy, or two share one identity.
+    """
+    if token is None or record.confirmed is None:
+        return None
+    pairing, digest = record.confirmed
+    ours = pairing.communication_role is CommunicationRole.SERVER
+    return pairing if ours and not _same(digest, token) else None
+
+
+def unknown_token_sentence(peer: str, *, connected_before: bool) -> str:
+    """Return the sentence about a paired peer that came with an unknown token.
+
+    ``connected_before`` says that it had a connection since this endpoint was opened, so that our state is no old copy.
+    """
+    if connected_before:
+        return (
+            f"{peer} came with an access that is out of date, although it was connected before: a second copy of its "
+            "state runs somewhere, or an older one was put back there. If it does not come again by itself, pair the "
+            "two again."
+        )
+    return (
+        f"{peer} is paired and came with an access that is not known here: this home may be an older copy, such as a "
+        "restored backup, or that of the other side is. Put the newest back, or pair the two again."
+    )
 
 
 def _is_expired(issued_at: float | None, *, wall_time: float) -> bool:

@@ -53,7 +53,7 @@ class Row:
             from_device=_counts(messages["rm"]),
             from_manager=_counts(messages["cem"]),
             retry="" if up or link["retry_in"] is None else f"in {span(link['retry_in'])}",
-            refused=tuple(_refused(link.get("refusals", {}))),
+            refused=(*_troubles(link), *_refused(link.get("refusals", {}))),
         )
 
 
@@ -80,6 +80,12 @@ def _side(side: Object) -> str:
     if not side["connected"]:
         return "-"
     return f"{for_display(side['protocol'], 20)} {for_display(side['s2_version'], 20)}"
+
+
+def _troubles(link: Object) -> Iterator[str]:
+    for trouble in link.get("trouble", {}).values():
+        if trouble is not None:
+            yield f"{for_display(trouble['text'], 500)} To pair again: s2connect bridge pair FILE"
 
 
 def _refused(refusals: Object) -> Iterator[str]:

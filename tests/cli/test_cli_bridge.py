@@ -27,7 +27,7 @@ from s2connect.messages.envelope import ReceptionStatusValue, reception_status
 from s2connect.model.text import span
 from s2connect.service import events
 from tests.command import Running, make_home, run
-from tests.waits import patience, within
+from tests.waits import Deadline, patience, within
 
 ROUTE = '[[route]]\nname = "{}"\n[route.devices]\ntype = "s2-connect"\n[route.manager]\ntype = "s2-connect"\n'
 
@@ -278,6 +278,60 @@ def test_pair_leads_through_both_pairings_and_can_be_run_again(file: Path, bridg
     assert watched.wait(10) == 130
     watched.stdout.close()
     assert states == ["up", "up"]
+
+
+@pytest.mark.long
+def test_pair_counts_pairings_of_an_older_copy_as_broken_and_repairs_them(file: Path, bridges: list[Running]) -> None:
+    home, kept = str(file.parent / "home"), str(file.parent / "kept")
+    manager = Running(make_home(file.parent / "manager", "cem", "--name", "manager"))
+    battery = Running(make_home(file.parent / "battery", "rm", "--name", "battery"))
+    bridges += [manager, battery]
+    url, manager_code = manager.ready()
+    battery.ready()
+
+    def start() -> Running:
+        bridges.append(bridge := run_bridge(file))
+        bridge.event("bridge_ready")
+        return bridge
+
+    def pair_device() -> None:
+        node = json.loads(run("bridge", "status", str(file), "--json").stdout)["routes"][0]["devices"]["node"]
+        code = json.loads(run("code", "--node", node, "--home", home, "--json").stdout)
+        assert battery.command("pair", url=code["pairing_url"], code=code["code"])["ok"]
+
+    def until_trouble(side: str, reason: str) -> None:
+        deadline = Deadline(30)
+        while not deadline.passed():
+            [link] = json.loads(run("bridge", "status", str(file), "--json").stdout)["routes"][0]["links"]
+            if (link["trouble"][side] or {}).get("reason") == reason:
+                return
+        raise AssertionError(f"no trouble: {link}, {battery.lines}, {manager.lines}")
+
+    bridge = start()
+    pair_device()
+    assert run("bridge", "pair", str(file), "--manager-url", url, stdin=f"{manager_code}\n").returncode == 0
+    bridge.event("link", state="up")
+    phrase = "correct horse battery\n"
+    assert run("backup", kept, "--home", home, "--passphrase-stdin", stdin=phrase).returncode == 0
+    bridge.kill()
+    bridge = start()
+    bridge.event("link", state="up")
+    bridge.kill()
+    assert run("restore", kept, "--home", home, "--yes", "--passphrase-stdin", stdin=phrase).returncode == 0
+    start()
+    until_trouble("rm", "token_unknown")
+    first = run("bridge", "pair", str(file), "--json")
+    assert first.returncode == 5
+    assert json.loads(first.stdout)["routes"][0]["left"] == ["house/battery"]
+    assert "older copy" in first.stderr
+    pair_device()
+    until_trouble("cem", "access_refused")
+    assert "bridge pair FILE" in run("bridge", "status", str(file)).stdout
+    fresh = manager.command("code")["code"]
+    second = run("bridge", "pair", str(file), "--json", "--manager-url", url, stdin=f"{fresh}\n")
+    assert second.returncode == 0, second.stderr
+    assert json.loads(second.stdout)["routes"][0]["left"] == []
+    manager.event("session_opened")
 
 
 LINK = {

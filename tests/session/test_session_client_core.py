@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from s2connect.errors import NoLongerPaired, ProtocolViolation, S2ConnectError, SessionRefused
+from s2connect.session import client_core
 from s2connect.session.client_core import (
     MAX_VERSIONS,
     VERSION_LIFETIME,
@@ -197,3 +198,10 @@ def test_versions_of_a_bounded_number_of_servers_are_remembered() -> None:
     assert known.get("https://4/", None, now=0.0) is None
     assert known.get("https://5/", None, now=0.0) == "v1"
     assert known.get(f"https://{MAX_VERSIONS + 4}/", None, now=0.0) == "v1"
+
+
+@pytest.mark.parametrize(
+    ("connected_before", "words"), [(False, "This home may be an older copy"), (True, "a second copy of this home")]
+)
+def test_the_hint_about_a_401_says_whose_copy_it_can_be(connected_before: bool, words: str) -> None:
+    assert words in client_core.refused_hint(connected_before=connected_before)

@@ -413,3 +413,23 @@ class SessionServerMachine(RuleBasedStateMachine):
 
 SessionServerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestSessionServerMachine = SessionServerMachine.TestCase
+
+
+# Older copies
+
+
+def test_a_paired_client_with_another_token_is_told_from_a_stranger() -> None:
+    found = server_core.with_unknown_token
+    assert found(paired("active"), token("older")) == pairing()
+    assert found(paired("active"), token("active")) is None
+    assert found(paired("active"), None) is None, "a stranger who knows both ids, and no token"
+    assert found(Record(), token("older")) is None
+    assert found(Record(confirmed=(pairing(role=CLIENT), None)), token("older")) is None
+    assert found(Record(unconfirmed=(pairing(confirmed=False), digest("active"))), token("older")) is None
+
+
+@pytest.mark.parametrize(
+    ("connected_before", "words"), [(False, "this home may be an older copy"), (True, "a second copy of its state")]
+)
+def test_the_sentence_says_whose_copy_it_can_be(connected_before: bool, words: str) -> None:
+    assert words in server_core.unknown_token_sentence("Battery", connected_before=connected_before)
