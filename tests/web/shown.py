@@ -37,7 +37,6 @@ from s2connect.web.facts import (
 )
 from s2connect.web.observation import Observation
 
-NOW = datetime.now(UTC)
 OWN = NodeId(UUID(int=1))
 
 
@@ -48,7 +47,8 @@ def node(text: str, number: int, role: Role) -> NodeDescription:
 
 
 def snapshot(text: str, *, kind: Any = "bridge", peers: int = 7, links: int = 1) -> Snapshot:
-    refusal = Refusal(at=NOW, by="peer", type=text, status=text, label=text)
+    now = datetime.now(UTC)
+    refusal = Refusal(at=now, by="peer", type=text, status=text, label=text)
     traffic = Traffic(
         received=12,
         sent=3,
@@ -60,22 +60,22 @@ def snapshot(text: str, *, kind: Any = "bridge", peers: int = 7, links: int = 1)
         refusals=(refusal,),
     )
     connection = ConnectionFacts(
-        protocol=text, s2_version=text, address=text, since=NOW - timedelta(hours=2), heard_ago=3.2, heartbeat=60.0
+        protocol=text, s2_version=text, address=text, since=now - timedelta(hours=2), heard_ago=3.2, heartbeat=60.0
     )
     tries = Tries(
-        last=NOW - timedelta(seconds=30),
+        last=now - timedelta(seconds=30),
         error="not_reachable",
         sentence=text,
-        next=NOW + timedelta(seconds=40),
+        next=now + timedelta(seconds=40),
         can_try_now=True,
     )
     states = list(PeerState)
     return Snapshot(
-        at=NOW,
+        at=now,
         service=ServiceFacts(
             kind=kind,
             version="1",
-            since=NOW - timedelta(days=3),
+            since=now - timedelta(days=3),
             name=text,
             deployment="LAN",
             host=text,
@@ -85,7 +85,7 @@ def snapshot(text: str, *, kind: Any = "bridge", peers: int = 7, links: int = 1)
             not_found=text,
             tasks_failed=1,
         ),
-        certificate=CertificateFacts(expires=NOW, left=0.0, own_ca=False, warning=text),
+        certificate=CertificateFacts(expires=now, left=0.0, own_ca=False, warning=text),
         nodes=(
             NodeFacts(
                 id=OWN, role=Role.CEM, alias=None, description=node(text, 1, Role.CEM), code=CodeFacts(helps=text)
@@ -98,9 +98,9 @@ def snapshot(text: str, *, kind: Any = "bridge", peers: int = 7, links: int = 1)
                 peer=node(text, 100 + number, Role.RM),
                 endpoint_name=text,
                 communication_role=CommunicationRole.CLIENT,
-                paired_since=NOW,
+                paired_since=now,
                 state=states[number % len(states)],
-                since=NOW,
+                since=now,
                 missing="" if number % len(states) == 0 else text,
                 helps="" if number % len(states) == 0 else text,
                 connection=connection if number % len(states) == 0 else None,
@@ -127,7 +127,7 @@ def snapshot(text: str, *, kind: Any = "bridge", peers: int = 7, links: int = 1)
                 route=text,
                 name=text,
                 state="failed",
-                since=NOW,
+                since=now,
                 reason=text,
                 missing=text,
                 helps=text,
@@ -159,7 +159,7 @@ def snapshot(text: str, *, kind: Any = "bridge", peers: int = 7, links: int = 1)
             )
             for number in range(links)
         ),
-        ended=(EndedPairing(node=OWN, peer=node(text, 3, Role.RM), by="peer", at=NOW, sentence=text, helps=text),),
+        ended=(EndedPairing(node=OWN, peer=node(text, 3, Role.RM), by="peer", at=now, sentence=text, helps=text),),
         found=(
             FoundFacts(
                 name=text,
@@ -174,7 +174,7 @@ def snapshot(text: str, *, kind: Any = "bridge", peers: int = 7, links: int = 1)
             ),
         ),
         waiting=(node(text, 5, Role.RM),),
-        warnings=(Warned(at=NOW, kind=text, sentence=text, count=2),),
+        warnings=(Warned(at=now, kind=text, sentence=text, count=2),),
     )
 
 
@@ -199,7 +199,7 @@ class Shown:
         if self._seen is not None:
             return self._seen
         text = self._text
-        one = {"at": NOW, "key": "a", "title": text, "type": text, "status": text, "size": 9}
+        one = {"at": self._snapshot.at, "key": "a", "title": text, "type": text, "status": text, "size": 9}
         return [
             Seen(number=1, direction="received", text=text, **one),  # type: ignore[arg-type]
             Seen(number=2, direction="sent", text='{"message_type": "PowerMeasurement"}', **one),  # type: ignore[arg-type]
@@ -208,7 +208,7 @@ class Shown:
     def curves(self) -> list[Curve]:
         if self._curves is not None:
             return self._curves
-        at = NOW.timestamp()
+        at = self._snapshot.at.timestamp()
         points = tuple(Point(at=at - 60 * ago, low=ago, high=2 * ago, last=ago) for ago in range(50, 0, -1))
         quantities = ("ELECTRIC.POWER.L1", self._text)
         return [
@@ -232,7 +232,7 @@ def house(*, kind: Any = "serve") -> Observation:
     """Return a house as it may be: two devices that are there, one that is not, one more in the network."""
     made = Shown("x", kind=kind)
     base = made._snapshot
-    known = base.peers[0]
+    known, now = base.peers[0], base.at
     assert known.connection is not None
 
     def peer(number: int, name: str, kind: str, brand: str, **of: Any) -> PeerFacts:
@@ -244,7 +244,7 @@ def house(*, kind: Any = "serve") -> Observation:
     connection = replace(known.connection, protocol="WebSocket", s2_version="v1.0.0", address="192.168.1.20")
     quiet = Traffic(received=4211, sent=182, received_last_minute=6, sent_last_minute=1, slowest_acknowledgement=0.021)
     label = "FRBC-03: the operation mode is not one of the active actuator"
-    refusal = Refusal(at=NOW, by="us", type="FRBC.ActuatorStatus", status="INVALID_CONTENT", label=label)
+    refusal = Refusal(at=now, by="us", type="FRBC.ActuatorStatus", status="INVALID_CONTENT", label=label)
     peers = (
         peer(
             3,
@@ -253,7 +253,7 @@ def house(*, kind: Any = "serve") -> Observation:
             "Voltline",
             state=PeerState.WAITING,
             connection=None,
-            since=NOW - timedelta(minutes=12),
+            since=now - timedelta(minutes=12),
             missing="The car charger has not connected for 12 minutes.",
             helps="It connects to this machine by itself. Is it on, and in this network?",
             tries=Tries(),
@@ -294,7 +294,7 @@ def house(*, kind: Any = "serve") -> Observation:
         waiting=(),
         warnings=(),
     )
-    at = NOW.timestamp()
+    at = now.timestamp()
 
     def points(value: Callable[[float], float]) -> tuple[Point, ...]:
         values = [(at - 20.0 * ago, value(20.0 * ago)) for ago in range(180, 0, -1)]
@@ -310,7 +310,7 @@ def house(*, kind: Any = "serve") -> Observation:
     text = '{"message_type": "PowerMeasurement", "message_id": "1c7a", "values": []}'
     one = Seen(
         number=1,
-        at=NOW,
+        at=now,
         key="a",
         title="Heat pump",
         direction="received",
