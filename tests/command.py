@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import queue
+import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +48,34 @@ def run(
         check=False,
         env={**os.environ, **(env or {})},
     )
+
+
+_STYLING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def in_terminal(columns: int, *arguments: str, timeout: float = 40) -> str:
+    """Run the command to its end in a terminal of so many columns; return what it shows, without colours."""
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    command = [sys.executable, "-m", "s2connect", *arguments]
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env={**env, "TERM": "xterm"}, start_new_session=True
+    ) as process:
+        os.close(slave)
+        shown, deadline = b"", Deadline(timeout)
+        while select.select([master], [], [], deadline.left())[0]:
+            try:
+                data = os.read(master, 65_536)
+            except OSError:  # nobody has the other end any more
+                break
+            if not data:
+                break
+            shown += data
+        else:
+            process.kill()
+    os.close(master)
+    return _STYLING.sub("", shown.decode()).replace("\r\n", "\n")
 
 
 class Running:

@@ -15,15 +15,22 @@ QR_COLOURS = "#ffffff on #000000"  # of the light modules, which are drawn: righ
 
 
 def block(
-    code: str, expires: datetime | None, pairing_url: str | None, *, page: str | None = None, grouped: bool = True
+    code: str,
+    expires: datetime | None,
+    pairing_url: str | None,
+    *,
+    page: str | None = None,
+    grouped: bool = True,
+    node: str = "",
 ) -> list[Text]:
     """Return what a person types at the other side, as lines that are not to be wrapped; ``page`` is the local page.
 
-    Without ``grouped`` the code is as programs read it.
+    Without ``grouped`` the code is as programs read it. ``node`` says which one is meant, where there are several.
     """
-    lines = [Text("To pair, type these two at the other device:"), code_line(code, expires, grouped=grouped)]
+    to_pair = f"To pair {node}" if node else "To pair"
+    lines = [Text(f"{to_pair}, type these two at the other device:"), code_line(code, expires, grouped=grouped)]
     if pairing_url is None:
-        lines[0] = Text("To pair, type this code at the energy manager:")
+        lines[0] = Text(f"{to_pair}, type this code at the energy manager:")
     else:
         lines.insert(1, Text("  Pairing URL   ").append(pairing_url, style="bold"))
     if page is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,30 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from s2connect.cli.show import ROLES, listing
-from s2connect.cli.terminal import console, tell
+from s2connect.cli.show import ROLES, node_title
+from s2connect.cli.terminal import console, put, tell
 from s2connect.discovery.browse import Browser, Event
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.config import bracketed
 from s2connect.endpoint.endpoint import read_config
 from s2connect.errors import S2ConnectError
 from s2connect.https.own_addresses import own_addresses
-from s2connect.model.common import Role
+from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
-from s2connect.model.url import PAIRING_PATH
+from s2connect.model.url import PAIRING_PATH, BaseUrl
+from s2connect.service.commands import Nodes
 from s2connect.service.objects import rfc3339, to_value
+from s2connect.service.reach import reach_nothing
+from s2connect.service.sidecar import Service
 from s2connect.store.home import Home
 
 LISTEN_SECONDS = 5.0  # seconds to listen; endpoints answer within two or three
 REFRESH_SECONDS = 0.25  # seconds between two redraws
 MAX_SHOWN_ADDRESSES = 4  # most addresses of one endpoint in a table for people; programs get all
+ANSWER_SECONDS = 4.0  # seconds in which an endpoint tells what it hosts
+ASKED_AT_ONCE = 8  # endpoints that are asked at the same time
+MAX_ASKED = 100  # most endpoints that are asked
+MAX_SHOWN_NODES = 10  # most nodes of one endpoint in a list for people; programs get all
 MAX_LIVE = 30  # most endpoints that are drawn while it listens; the result has all
 
 NOTHING_FOUND = (
@@ -39,6 +46,7 @@ NOTHING_FOUND = (
 )
 
 Progress = Callable[[RenderableType], None]
+Hosted = Mapping[str, Sequence[NodeDescription]]  # what endpoints host, by their instance
 
 
 def own_pairing_url(path: Path) -> str | None:
@@ -74,28 +82,62 @@ def limits(browser: Browser) -> list[str]:
 
 
 def endpoints_block(
-    found: Sequence[FoundEndpoint], width: int, *, own_url: str | None = None, numbered: bool = False
-) -> RenderableType:
-    """Return endpoints as a table if there is room for it; otherwise as lines. Marks the own one by its URL."""
-    if not found:
-        return Text()
-    names = [f"{number}  {one.title}" if numbered else one.title for number, one in enumerate(found, 1)]
-    facts = [_facts(one, own_url) for one in found]
-    narrow = []
-    for name, (roles, *rest) in zip(names, facts, strict=True):
-        head = Text(name, style="bold").append(f" ({roles})", style="not bold")
-        narrow.append(Text("\n", overflow="fold").join([head, *(Text(f"     {text}") for text in rest if text)]))
-    rows = [(name, *row) for name, row in zip(names, facts, strict=True)]
-    return listing(("name", "roles", "pairing URL", "addresses", ""), rows, narrow, width)
+    found: Sequence[FoundEndpoint], *, hosted: Hosted | None = None, own_url: str | None = None, numbered: bool = False
+) -> Text:
+    """Return endpoints as lines: brand, model and name of what they host, where that is known, URL, and addresses."""
+    blocks = []
+    for number, one in enumerate(found, 1):
+        roles, url, *rest = _facts(one, own_url)
+        nodes = (hosted or {}).get(one.instance) or []
+        head = Text(f"{number}  " if numbered else "", style="bold")
+        if len(nodes) == 1:
+            head.append_text(node_title(nodes[0]))
+            if one.name and not nodes[0].user_defined_name:
+                head.append(f" at {one.title}", style="not bold")
+        else:
+            head.append(one.title).append(f" ({roles})", style="not bold")
+            for node in nodes[:MAX_SHOWN_NODES]:
+                head.append("\n     ", style="not bold").append_text(node_title(node))
+            if len(nodes) > MAX_SHOWN_NODES:
+                head.append(f"\n     and {len(nodes) - MAX_SHOWN_NODES} more", style="not bold")
+        blocks.append(head.append("".join(f"\n     {text}" for text in (url, *rest) if text), style="not bold"))
+    return Text("\n").join(blocks)
 
 
-def so_far(
-    found: Sequence[FoundEndpoint], width: int, *, own_url: str | None = None, numbered: bool = False
-) -> RenderableType:
+async def ask_what_they_host(found: Sequence[FoundEndpoint]) -> Hosted:
+    """Ask endpoints in the local network what they host; return what those that answered within some seconds said."""
+    hosted: dict[str, list[NodeDescription]] = {}
+    asked = [(one, one.pairing_url) for one in found[:MAX_ASKED] if one.pairing_url is not None and one.addresses]
+    if not asked:
+        return hosted
+    turns = asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def ask(service: Service, one: FoundEndpoint, url: BaseUrl) -> None:
+        async with turns:
+            # At an address that was seen here, whatever the record says: it may name any server.
+            hosted[one.instance] = (await service.ask(Nodes(url=str(url), connect_to=one.addresses[0]))).nodes
+
+    async with reach_nothing() as service, asyncio.TaskGroup() as tasks:
+
+        async def in_time(one: FoundEndpoint, url: BaseUrl) -> None:
+            with contextlib.suppress(S2ConnectError, TimeoutError):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await ask(service, one, url)
+
+        for one, url in asked:
+            tasks.create_task(in_time(one, url), name="s2connect-cli-ask")
+    return hosted
+
+
+def so_far(found: Sequence[FoundEndpoint], *, own_url: str | None = None, numbered: bool = False) -> RenderableType:
     """Return the first endpoints, for a block that is redrawn."""
     more = len(found) - MAX_LIVE
-    block = endpoints_block(found[:MAX_LIVE], width, own_url=own_url, numbered=numbered)
+    block = endpoints_block(found[:MAX_LIVE], own_url=own_url, numbered=numbered)
     return Group(block, Text(f"… and {more} more")) if more > 0 else block
+
+
+def _objects(nodes: Sequence[NodeDescription] | None) -> list[Any] | None:
+    return None if nodes is None else [to_value(node) for node in nodes]
 
 
 def _facts(one: FoundEndpoint, own_url: str | None) -> tuple[str, str, str, str]:
@@ -143,26 +185,27 @@ async def once(role: Role | None, seconds: float, own_url: str | None, *, as_jso
     async with Browser(role) as browser:
 
         def block(left: float) -> RenderableType:
-            found = so_far(browser.found(), errors.width, own_url=own_url)
+            found = so_far(browser.found(), own_url=own_url)
             return Group(found, Text(f"Listening … {left:.0f} s", style="dim"))
 
         await listen(seconds, block, wanted=not as_json)
-        _result(browser, own_url, as_json=as_json)
+        await _result(browser, own_url, as_json=as_json)
 
 
-def _result(browser: Browser, own_url: str | None, *, as_json: bool) -> None:
+async def _result(browser: Browser, own_url: str | None, *, as_json: bool) -> None:
     found = browser.found()
+    hosted = await ask_what_they_host(found)
     notes = limits(browser)
     if not found:
         notes.append(NOTHING_FOUND)
     if as_json:
-        endpoints = [found_object(one, own_url) for one in found]
+        endpoints = [{**found_object(one, own_url), "nodes": _objects(hosted.get(one.instance))} for one in found]
         result = {"endpoints": endpoints, "refused": browser.refused, "overflow": browser.overflow, "notes": notes}
         print(json.dumps(result), flush=True)
         return
     out = console()
     if found:
-        out.print(endpoints_block(found, out.width, own_url=own_url))
+        put(out, endpoints_block(found, hosted=hosted, own_url=own_url))
     for note in notes:
         tell(note)
 
@@ -184,7 +227,7 @@ async def watch(role: Role | None, seconds: float | None, own_url: str | None, *
                             print(_line(event, own_url, as_json=as_json), flush=True)
         finally:
             if live is not None:
-                _result(browser, own_url, as_json=False)
+                await _result(browser, own_url, as_json=False)
             else:
                 for note in limits(browser):
                     tell(note)
@@ -193,7 +236,7 @@ async def watch(role: Role | None, seconds: float | None, own_url: str | None, *
 def _draw(live: Live, browser: Browser, own_url: str | None) -> None:
     found = browser.found()
     state = f"{len(found)} found at {datetime.now():%H:%M:%S}; watching until Ctrl-C …"
-    live.update(Group(so_far(found, live.console.width, own_url=own_url), Text(state, style="dim")), refresh=True)
+    live.update(Group(so_far(found, own_url=own_url), Text(state, style="dim")), refresh=True)
 
 
 def _line(event: Event, own_url: str | None, *, as_json: bool) -> str:

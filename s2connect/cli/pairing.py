@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from s2connect.cli.discover import NOTHING_FOUND, endpoints_block, limits, listen, progress, so_far
-from s2connect.cli.show import ROLES, kind_of
-from s2connect.cli.terminal import ask_person, console, tell
+from s2connect.cli.discover import NOTHING_FOUND, ask_what_they_host, endpoints_block, limits, listen, progress, so_far
+from s2connect.cli.show import ROLES, kind_of, node_title
+from s2connect.cli.terminal import ask_person, console, put, tell
 from s2connect.discovery.browse import Browser
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.endpoint import read_config
@@ -114,7 +114,7 @@ class Dialogue:
 
                 def block(left: float) -> RenderableType:
                     endpoints[:] = [one for one in browser.found() if one.pairing_url not in (None, own_url)]
-                    shown = so_far(endpoints, out.width, numbered=True)
+                    shown = so_far(endpoints, numbered=True)
                     what = f"Looking for a{'n' * (other is Role.CEM)} {ROLES[other]} … {left:.0f} s"
                     return Group(shown, Text(what, style="dim"))
 
@@ -125,9 +125,9 @@ class Dialogue:
             notes = [str(error)]
         devices = (await self._steps.status()).waiting if other is Role.RM else []
         if endpoints:
-            out.print(endpoints_block(endpoints, out.width, numbered=True))
+            put(out, endpoints_block(endpoints, hosted=await ask_what_they_host(endpoints), numbered=True))
         for line in _numbered_nodes(devices, len(endpoints) + 1, "waits here to be paired"):
-            out.print(line)
+            put(out, line)
         for sentence in notes if endpoints or devices else [*notes, NOTHING_FOUND]:
             tell(sentence)
         return endpoints, devices
@@ -194,8 +194,8 @@ def _chosen(answer: str, offered: list[Candidate]) -> Candidate | BaseUrl:
 
 def _numbered_nodes(nodes: list[NodeDescription], first: int, remark: str = "") -> Iterator[RenderableType]:
     for number, node in enumerate(nodes, first):
-        line = Text(f"{number}  ").append(name_of(node), style="bold").append(f" ({kind_of(node)})")
-        yield line.append(f" {remark}" if remark else f" id {str(node.id)[:8]}")
+        line = Text(f"{number}  ", style="bold").append_text(node_title(node))
+        yield line.append(f" {remark}" if remark else f" id {str(node.id)[:8]}", style="not bold")
 
 
 async def _ask_code() -> str:

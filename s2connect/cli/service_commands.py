@@ -123,4 +123,4 @@ def certificate(
             print(f"There is a new certificate authority. Pairings that ended: {ended['pairings_ended']}.")
     home = Home.open(options.path)
     shown = read_certificates(home, read_config(home))
-    options.show({**to_value(shown), **ended}, lambda _: certificate_blocks(shown))
+    options.show({**to_value(shown), **ended}, lambda width: certificate_blocks(shown, width))

@@ -8,8 +8,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import RenderableType
@@ -17,14 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from s2connect.cli import codes
-from s2connect.cli.terminal import PlainText, clock, console
+from s2connect.cli.terminal import PIPE, PlainText, clock, console
 from s2connect.endpoint.certificate import Certificates
-from s2connect.model.common import NodeDescription
+from s2connect.model.common import NodeDescription, NodeId
 from s2connect.model.text import for_display, span
-from s2connect.model.url import address_of
 from s2connect.service import events
 from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes
-from s2connect.service.objects import ABSENT, OwnNode, PairingEntry, name_of
+from s2connect.service.objects import ABSENT, NodeEntry, OwnNode, PairingEntry, name_of
 
 MAX_TABLE_ROWS = 200  # beyond which rows are not wrapped
 TABLE_WIDTH = 100  # columns of a terminal from which on a table of pairings can be read
@@ -87,12 +86,6 @@ _ONLY_COUNTS = (
 )
 
 
-def _is_loopback(url: str) -> bool:
-    """Return whether only this machine can reach a URL."""
-    host = urlsplit(url).hostname or ""
-    return host == "localhost" or ((address := address_of(host)) is not None and address.is_loopback)
-
-
 class ServiceText:
     """Events of the service as text; with ``qr`` also its link as QR code, on a terminal that is wide enough.
 
@@ -105,6 +98,7 @@ class ServiceText:
         self._width = shutil.get_terminal_size().columns if self._tty else 100
         self._qr = qr and self._tty
         self._pairing_url: str | None = None
+        self._nodes: dict[NodeId, str] = {}
         self.page_url: str | None = None
 
     def __call__(self, event: events.Event) -> str | None:
@@ -112,7 +106,7 @@ class ServiceText:
         match event:
             case events.Ready():
                 self._pairing_url = event.pairing_url
-                self.page_url = event.page if event.page and not _is_loopback(event.page) else None
+                self._note(event.nodes)
                 return "\n".join(
                     [
                         "The service is running. Stop it with Ctrl-C.",
@@ -122,6 +116,8 @@ class ServiceText:
                         *textwrap.wrap(_ONLY_COUNTS, self._width),
                     ]
                 )
+            case events.NodesChanged():
+                self._note(event.nodes)
             case events.CodeIssued():
                 return self._code(event)
             case events.PairingAnnounced():
@@ -142,8 +138,20 @@ class ServiceText:
             lines.append("  A link that lets a browser in: s2connect page link")
         return lines
 
+    def _note(self, nodes: Sequence[NodeEntry]) -> None:
+        """Note how nodes are told apart, where there are several."""
+        several = {one.id: f"{ROLES[one.role]} {one.alias or str(one.id)[:8]}" for one in nodes}
+        self._nodes = several if len(several) > 1 else {}
+
     def _code(self, event: events.CodeIssued) -> str:
-        lines = codes.block(event.code, event.expires_at, self._pairing_url, page=self.page_url, grouped=self._tty)
+        lines = codes.block(
+            event.code,
+            event.expires_at,
+            self._pairing_url,
+            page=self.page_url,
+            grouped=self._tty,
+            node=self._nodes.get(event.node, ""),
+        )
         if self._qr and (url := self.page_url or self._pairing_url) is not None:
             lines = [*codes.qr_lines(url, self._width), *lines]
         return self._drawn(*lines)
@@ -259,38 +267,56 @@ def _state(one: PairingEntry) -> str:
 def status_blocks(status: FullStatus, width: int) -> list[RenderableType]:
     """Return the state of an endpoint."""
     endpoint, service = status.endpoint, status.service
-    facts = _facts()
+    facts = Facts()
     running = f"running, process {service.pid}" if service.running else "not running; start it: s2connect serve"
-    facts.add_row("Service", running)
-    facts.add_row("Endpoint", f"{for_display(endpoint.name or endpoint.host)} ({endpoint.deployment})")
+    facts.add("Service", running)
+    facts.add("Endpoint", f"{for_display(endpoint.name or endpoint.host)} ({endpoint.deployment})")
     if endpoint.pairing_url is None:
-        facts.add_row("Server", "none: it waits at the energy managers in the network to be paired")
+        facts.add("Server", "none: it waits at the energy managers in the network to be paired")
     else:
-        facts.add_row("Pairing URL", endpoint.pairing_url)
-        facts.add_row("Session URL", endpoint.session_url)
-        facts.add_row("In network", _seen_as(endpoint))
+        facts.add("Pairing URL", endpoint.pairing_url)
+        facts.add("Session URL", endpoint.session_url)
+        facts.add("In network", _seen_as(endpoint))
     for node in status.nodes:
-        facts.add_row("Node", own_name(node))
-        facts.add_row("", str(node.id))
+        facts.add("Node", own_name(node))
+        facts.add("", str(node.id))
     if leaf := endpoint.certificate.leaf:
-        facts.add_row("Certificate", f"{'EXPIRED since' if leaf.expired else 'valid until'} {when(leaf.not_after)}")
+        facts.add("Certificate", f"{'EXPIRED since' if leaf.expired else 'valid until'} {when(leaf.not_after)}")
     else:
-        facts.add_row("Certificate", "is made when the service starts")
-    blocks: list[RenderableType] = [facts, Text(), pairings_block(status.pairings, width, status.nodes)]
+        facts.add("Certificate", "is made when the service starts")
+    blocks: list[RenderableType] = [facts.block(width), Text(), pairings_block(status.pairings, width, status.nodes)]
     blocks += troubles_blocks(status.pairings)
     if status.waiting:
         blocks += [Text(), waiting_block(status.waiting)]
     if status.sessions:
         rows = [(one.session, name_of(one.peer), when(one.since), str(one.messages)) for one in status.sessions]
-        blocks += [Text(), plain_table(("session", "with", "since", "messages from it"), rows)]
+        narrow = [
+            f"session {name} with {peer}, since {since}, {count} messages from it" for name, peer, since, count in rows
+        ]
+        blocks += [Text(), listing(("session", "with", "since", "messages from it"), rows, narrow, width)]
     return blocks
 
 
-def _facts() -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    return grid
+class Facts:
+    """Facts with their names, one a line. A fact is never broken within a word, so that URLs and ids can be copied."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, str]] = []
+
+    def add(self, name: str, fact: str | None) -> None:
+        """Add a fact; one without a name belongs to the fact before."""
+        self._rows.append((name, fact or ""))
+
+    def block(self, width: int) -> Text:
+        """Return the lines; for an output that is no terminal without padding."""
+        if width == PIPE:
+            return Text("\n".join(f"{name}: {fact}" if name else f"  {fact}" for name, fact in self._rows))
+        names = max(len(name) for name, _ in self._rows) + 2
+        lines = []
+        for name, fact in self._rows:
+            wrapped = textwrap.wrap(fact, max(20, width - names), break_long_words=False, break_on_hyphens=False)
+            lines += [f"{start:{names}}{line}" for start, line in zip_longest([name], wrapped or [""], fillvalue="")]
+        return Text("\n".join(lines), overflow="ignore")
 
 
 def _seen_as(endpoint: EndpointStatus) -> str:
@@ -311,9 +337,17 @@ def nodes_blocks(remote: RemoteNodes, width: int) -> list[RenderableType]:
     rows, narrow = [], []
     for node in remote.nodes:
         kind = for_display(node.type, 40)
-        rows.append((name_of(node), product(node), kind, node.role, str(node.id)))
-        narrow.append(f"{name_of(node)} ({kind_of(node)})\n  {kind}, id {node.id}")
-    return [head, listing(("name", "brand, model", "type", "role", "id"), rows, narrow, width)]
+        rows.append((product(node), name_of(node), ROLES[node.role], kind, str(node.id)))
+        narrow.append(node_title(node).append(f"\n  {kind}, id {node.id}", style="not bold"))
+    return [head, listing(("brand, model", "name", "role", "type", "id"), rows, narrow, width)]
+
+
+def node_title(node: NodeDescription) -> Text:
+    """Return brand, model, name and role of a node of others."""
+    title = Text(product(node), style="bold")
+    if node.user_defined_name:
+        title.append(f", {name_of(node)}")
+    return title.append(f" ({ROLES[node.role]})", style="not bold")
 
 
 def waiting_block(peers: Sequence[NodeDescription]) -> RenderableType:
@@ -326,21 +360,18 @@ def records_block(records: list[dict[str, Any]], width: int) -> RenderableType:
     """Return the endpoints of a registry."""
     if not records:
         return Text("The registry lists nothing that fits.")
-    rows = [
-        (
-            for_display(one["name"], 50),
-            ", ".join(ROLES[role] for role in ("CEM", "RM") if one[role.lower()]) or "nothing",
-            ", ".join(one["regions"]),
-            for_display(one["pairing_url"], 300),
-            for_display(one["description"], 200),
-        )
-        for one in records
-    ]
-    narrow = [f"{name} ({roles}; {regions})\n  {url}\n  {text}" for name, roles, regions, url, text in rows]
-    return listing(("name", "roles", "regions", "pairing URL", "description"), rows, narrow, width)
+    blocks = []
+    for one in records:
+        roles = ", ".join(ROLES[role] for role in ("CEM", "RM") if one[role.lower()]) or "nothing"
+        lines = [f" ({roles}; {', '.join(one['regions'])})", for_display(one["pairing_url"], 300)]
+        if one["description"]:
+            lines.append(for_display(one["description"], 200))
+        head = Text(for_display(one["name"], 50), style="bold")
+        blocks.append(head.append("\n     ".join(lines), style="not bold"))
+    return Text("\n").join(blocks)
 
 
-def certificate_blocks(shown: Certificates) -> list[RenderableType]:
+def certificate_blocks(shown: Certificates, width: int) -> list[RenderableType]:
     """Return the certificates of an endpoint."""
     blocks: list[RenderableType] = []
     if not shown.own_ca:
@@ -351,11 +382,11 @@ def certificate_blocks(shown: Certificates) -> list[RenderableType]:
     ):
         if facts is None:
             continue
-        grid = _facts()
-        grid.add_row("SHA-256", facts.fingerprint_sha256)
-        grid.add_row("From", when(facts.not_before))
-        grid.add_row("Until", when(facts.not_after) + (" (EXPIRED)" if facts.expired else ""))
-        blocks += [Text(what, style="bold"), grid]
+        shown_facts = Facts()
+        shown_facts.add("SHA-256", facts.fingerprint_sha256)
+        shown_facts.add("From", when(facts.not_before))
+        shown_facts.add("Until", when(facts.not_after) + (" (EXPIRED)" if facts.expired else ""))
+        blocks += [Text(what, style="bold"), shown_facts.block(width)]
     return blocks
 
 
@@ -367,7 +398,7 @@ def listing(
     if len(rows) > MAX_TABLE_ROWS and not any(isinstance(one, Text) for one in narrow):
         return PlainText(_aligned([columns, *rows]) if width >= TABLE_WIDTH else "\n".join(map(str, narrow)))
     if width < TABLE_WIDTH:
-        return Text("\n", overflow="fold").join(Text(one) if isinstance(one, str) else one for one in narrow)
+        return Text("\n").join(Text(one) if isinstance(one, str) else one for one in narrow)
     return plain_table(columns, rows)
 
 
@@ -382,7 +413,7 @@ def plain_table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]]) ->
     """Return a table without lines, whose columns wrap."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
     for row in rows:
         table.add_row(*row)
     return table

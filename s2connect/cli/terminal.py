@@ -36,6 +36,8 @@ _Result = TypeVar("_Result")
 INTERRUPTED = Failure("interrupted", "Stopped.", code=ExitCode.INTERRUPTED)
 """Failure of a command that was stopped with Ctrl-C."""
 
+PIPE = 0  # columns of an output that is no terminal: no line is wrapped, and there are no tables
+MAX_COLUMNS = 100_000  # columns of what is laid out for an output that is no terminal
 MAX_TYPED_BYTES = 4096  # longest line that is read from a person
 RoleChoice = Literal["cem", "rm"]  # roles as people type them
 
@@ -123,11 +125,8 @@ class Options:
             print_json(value)
             return
         out = console()
-        for block in blocks(out.width):
-            if isinstance(block, PlainText):
-                print(block, file=out.file)
-            else:
-                out.print(block)
+        for block in blocks(columns_of(out)):
+            put(out, block)
 
 
 def examples(*lines: str) -> str:
@@ -216,6 +215,30 @@ def clock(at: datetime) -> str:
     return f"{at.astimezone():%H:%M:%S}"
 
 
+def columns_of(out: Console) -> int:
+    """Return the columns of a terminal; :data:`PIPE` for an output that is none."""
+    return out.width if out.is_terminal else PIPE
+
+
+def put(out: Console, block: RenderableType) -> None:
+    """Print a block in lines of a terminal's width; those with a URL stay whole, for the terminal to wrap."""
+    from rich.text import Text
+
+    if isinstance(block, PlainText):
+        print(block, file=out.file)
+    elif isinstance(block, Text):
+        for line in block.split("\n", allow_blank=True) or [block]:
+            out.print(line, soft_wrap=line.overflow == "ignore" or _stays_whole(out, line.plain))
+    elif out.is_terminal:
+        out.print(block)
+    else:
+        out.print(block, width=MAX_COLUMNS)
+
+
+def _stays_whole(out: Console, line: str) -> bool:
+    return not out.is_terminal or "://" in line or max(map(len, line.split()), default=0) > out.width
+
+
 def counted(number: int, what: str) -> str:
     """Return a number of things."""
     return f"{number} {what}{'' if number == 1 else 's'}"
@@ -224,7 +247,7 @@ def counted(number: int, what: str) -> str:
 def say(text: str, *, error: bool = False) -> None:
     """Print a sentence; a terminal gets it in lines of its width."""
     out = console(error=error)
-    out.print(text, soft_wrap=not out.is_terminal)
+    out.print(text, soft_wrap=_stays_whole(out, text))
 
 
 def tell(text: str) -> None:

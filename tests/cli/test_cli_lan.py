@@ -397,7 +397,7 @@ def test_what_strangers_call_themselves_is_clean_in_every_width(width: int) -> N
     )
     own = endpoint("", longpolling_url=None, roles=frozenset())
     url = "https://ems.local:8443/pairing/"
-    text = printed(discover.endpoints_block([hostile, own], width, own_url=url, numbered=True), width)
+    text = printed(discover.endpoints_block([hostile, own], own_url=url, numbered=True), width)
     assert all(character.isprintable() for line in text.splitlines() for character in line)
     assert "\u202e" not in text
     flat = " ".join(text.split())
@@ -424,11 +424,11 @@ def test_nodes_and_waiting_devices_are_clean() -> None:
 
 def test_a_flood_of_endpoints_is_drawn_in_part_while_it_listens() -> None:
     found = [endpoint(f"Device {number}") for number in range(1000)]
-    text = printed(discover.so_far(found, 80), 80)
+    text = printed(discover.so_far(found), 80)
     assert "Device 29" in text
     assert "Device 30" not in text
     assert "and 970 more" in text
-    assert printed(discover.so_far([], 120), 120).strip() == ""
+    assert printed(discover.so_far([]), 120).strip() == ""
 
 
 def test_limits_of_what_can_be_seen_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
