@@ -113,19 +113,14 @@ async def ask_what_they_host(found: Sequence[FoundEndpoint]) -> Hosted:
     turns = asyncio.Semaphore(ASKED_AT_ONCE)
 
     async def ask(service: Service, one: FoundEndpoint, url: BaseUrl) -> None:
-        async with turns:
-            # At an address that was seen here, whatever the record says: it may name any server.
-            hosted[one.instance] = (await service.ask(Nodes(url=str(url), connect_to=one.addresses[0]))).nodes
+        # At an address that was seen here, whatever the record says: it may name any server.
+        command = Nodes(url=str(url), connect_to=one.addresses[0])
+        with contextlib.suppress(S2ConnectError, TimeoutError):
+            async with turns, asyncio.timeout(ANSWER_SECONDS):
+                hosted[one.instance] = (await service.ask(command)).nodes
 
-    async with reach_nothing() as service, asyncio.TaskGroup() as tasks:
-
-        async def in_time(one: FoundEndpoint, url: BaseUrl) -> None:
-            with contextlib.suppress(S2ConnectError, TimeoutError):
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await ask(service, one, url)
-
-        for one, url in asked:
-            tasks.create_task(in_time(one, url), name="s2connect-cli-ask")
+    async with reach_nothing() as service:
+        await asyncio.gather(*(ask(service, one, url) for one, url in asked))
     return hosted
 
 
