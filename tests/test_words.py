@@ -36,7 +36,7 @@ def _prose(document: Path) -> Iterator[tuple[int, str]]:
     """Lines of a document without its code."""
     text = document.read_text("utf-8")
     text = re.sub(r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"`[^`]*`", "", text)
+    text = re.sub(r"<!--.*?-->|`[^`]*`", "", text)
     text = re.sub(r"^    .*$", "", text, flags=re.MULTILINE)
     yield from enumerate(text.splitlines(), 1)
 

@@ -1,0 +1,170 @@
+"""Runs the commands of one page, in their order, as a reader would: in a directory and a network of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shlex
+import signal
+import subprocess
+import sysconfig
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+from tests.documents.blocks import ROOT, SHELL, TOML, Block
+from tests.waits import Deadline, patience
+
+CODE = re.compile(r"\b(?:\w{1,5}-)?(?:[0-9A-HJKMNP-TV-Z]{4} ?){3}(?![0-9A-Z])")
+"""A pairing code, as programs show it."""
+
+
+class Background:
+    """A command that keeps running, and whose output is read."""
+
+    def __init__(self, command: str, page: Page) -> None:
+        self.output = ""
+        self.command = command
+        self._process = subprocess.Popen(
+            [*page.within, "bash", "-c", f"exec {command}"],
+            cwd=page.directory,
+            env=page.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
+
+    def _read(self, stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                self.output += line
+
+    def type(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None and not self._reader.is_alive()
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(patience(10))
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._reader.join(patience(10))
+        with contextlib.suppress(BrokenPipeError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+
+class Page:
+    """A page of commands and files that are used in their order."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = self.directory = place
+        self.shown = ""  # by the commands until now
+        self.running: list[Background] = []
+        # A network of its own, so that all ports are free.
+        self._network = f"page{secrets.token_hex(4)}"
+        self.within = ["ip", "netns", "exec", self._network]
+        subprocess.run(["ip", "netns", "add", self._network], check=True)
+        subprocess.run([*self.within, "ip", "link", "set", "lo", "up"], check=True)
+        (place / "examples").symlink_to(ROOT / "examples")
+        for program in ("battery.py", "energy_manager.py"):
+            (place / program).symlink_to(ROOT / "examples" / program)
+        self.environment = {
+            "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]),
+            "HOME": str(place),
+            "XDG_STATE_HOME": str(place / "state"),
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",  # that of whoever runs the tests is left alone
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(ROOT),
+            "LANG": "C.UTF-8",
+            "COLUMNS": "100",
+            **{name: os.environ[name] for name in ("GOCACHE", "S2CONNECT_TEST_SLOWNESS") if name in os.environ},
+        }
+
+    def end(self) -> None:
+        for each in reversed(self.running):
+            each.end()
+        subprocess.run(["ip", "netns", "delete", self._network], check=True)
+
+    def perform(self, block: Block) -> None:
+        """Write the file, or run the commands, of a block."""
+        if (name := block.marks.get("file")) is not None:
+            (self.place / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.place / name).write_text(block.code)
+            (self.place / name).chmod(0o600)
+        elif block.language == SHELL:
+            commands = [
+                line for line in block.code.replace("\\\n", " ").splitlines() if shlex.split(line, comments=True)
+            ]
+            for command in commands[:-1]:
+                self._run(command)
+            if not self._go(commands[-1]):
+                self._last(commands[-1], block.marks)
+        else:
+            assert block.language != TOML, f"{block}: give it a name, <!-- test: file NAME -->"
+
+    def _go(self, command: str) -> bool:
+        """Change the directory, if that is what the command does."""
+        if command.startswith("cd "):
+            self.directory /= command.removeprefix("cd ").strip()
+            return True
+        return False
+
+    def _last(self, command: str, marks: dict[str, str]) -> None:
+        if "instead" in marks:
+            self.running.pop().end()
+        typed = self._code() if "code typed" in marks else ""
+        if (text := marks.get("until")) is None:
+            self._run(command, typed=typed, code=int(marks.get("exit", 0)))
+            return
+        before = [len(each.output) for each in self.running]
+        running = Background(command.partition("  #")[0], self)
+        self.running.append(running)
+        if typed:
+            running.type(typed)
+        self._until(text, before, running)
+
+    def _until(self, text: str, before: list[int], started: Background) -> None:
+        """Wait until any running command has written a text, since another was started."""
+        deadline = Deadline(30)
+        while not any(text in each.output[past:] for each, past in zip(self.running, [*before, 0], strict=True)):
+            assert not started.ended, f"{started.command} has ended before {text!r}: {started.output}"
+            assert deadline.left(), f"{started.command} did not lead to {text!r}: {started.output}"
+            time.sleep(0.05)
+
+    def _run(self, command: str, *, typed: str = "", code: int = 0) -> None:
+        done = subprocess.run(
+            [*self.within, "bash", "-c", command],
+            cwd=self.directory,
+            env=self.environment,
+            input=f"{typed}\n" if typed else "",
+            capture_output=True,
+            text=True,
+            timeout=patience(60),
+            check=False,
+        )
+        assert done.returncode == code, f"{command}: {done.returncode}, {done.stdout} {done.stderr}"
+        self.shown += done.stdout
+
+    def _code(self) -> str:
+        """Return the pairing code that was shown last."""
+        shown = self.shown + "".join(each.output for each in self.running)
+        found = CODE.findall(shown)
+        assert found, f"no code in {shown}"
+        return str(found[-1]).strip()
