@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from s2connect import EndpointConfig, NodeDescription, NodeId, PairingCode, Role
+from s2connect import EndpointConfig, NodeDescription, NodeId, Role
 from s2connect.cli import codes
 from s2connect.cli.pairing import Dialogue
 from s2connect.cli.show import ROLES, kind_of, sentence
@@ -19,6 +19,7 @@ from s2connect.cli.terminal import Options, ask_person, print_json, say, tell
 from s2connect.errors import PeerTimeout, UsageError
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
+from s2connect.pairing.code import in_groups
 from s2connect.service import events, guided_setup
 from s2connect.service.commands import Code, IssuedCode
 from s2connect.service.guided_pairing import GuidedPairing
@@ -91,7 +92,7 @@ class Reporter(Sink):
             tell(text)
         elif isinstance(event, events.PairingAnnounced):
             who = name_of(event.peer) if event.peer is not None else "An energy manager"
-            shown = PairingCode.parse(event.code).shown if isinstance(event.code, str) else "the one on its sticker"
+            shown = in_groups(event.code) if isinstance(event.code, str) else "the one on its sticker"
             tell(f"\n{who} wants to pair with this one. Type its code there: {shown}")
 
 

@@ -15,6 +15,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from s2connect.errors import InvalidUrl
+from s2connect.model.alphabet import with_plain_dashes
 from s2connect.model.text import for_display
 
 _log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def host_as_ascii(host: str) -> str:
 
 def looks_like_code(text: str) -> bool:
     """Return whether a person typed a pairing code rather than a URL: groups of four, or capitals, without a dot."""
-    text = text.strip()
+    text = with_plain_dashes(text.strip())
     return bool(_CODE_IN_GROUPS.fullmatch(text) or _CODE_IN_CAPITALS.fullmatch(text))
 
 

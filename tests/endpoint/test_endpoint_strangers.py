@@ -135,3 +135,29 @@ async def test_whoever_fails_in_the_name_of_a_waiting_device_does_not_keep_it_fr
                 await pairing
         lie.cancel()
         await asyncio.gather(lie, return_exceptions=True)
+
+
+@pytest.mark.rule("TOK-04", "ROLE-03")
+@pytest.mark.parametrize(
+    "its_code", ["4KX79M2PQRST", pytest.param("4kx79m2pqrst", marks=pytest.mark.long)], ids=["ours", "of another maker"]
+)
+async def test_a_code_of_a_waiting_device_is_tried_in_both_ways_in_which_it_can_be_read(
+    cem: Endpoint, rm: Endpoint, its_code: str
+) -> None:
+    """Errata S2C-46: the energy manager has to know the code before the device proves it."""
+    rm.node().issue_pairing_code(token=its_code)
+
+    async def wait(device: Stranger) -> None:
+        while True:
+            _, orders = await _wait(device, rm)
+            if orders and orders[0]["action"] == "requestPairing":
+                order = WaitForPairingOrder(client_node_id=rm.node().id, action=WaitForPairingAction.REQUEST_PAIRING)
+                rm._pairing.follow_order(order, cem.pairing_url)
+
+    async with stranger(cem) as device:
+        waiting = asyncio.create_task(wait(device), name="test-poll")
+        await until(lambda: bool(cem.waiting()))
+        pairing = await cem.node().pair_waiting(rm.node().id, "4kx7 9m2p qrst")
+        assert pairing.key.remote == rm.node().id
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)

@@ -347,3 +347,9 @@ def test_urls_are_copied_whole() -> None:
     url = BaseUrl("https://ems.local:8443/")
     for again in (copy.copy(url), copy.deepcopy(url), pickle.loads(pickle.dumps(url))):
         assert (again, again.host, again.port) == (url, "ems.local", 8443)
+
+
+@pytest.mark.parametrize("code", ["4KX7 9M2P QRST", "4kx7\u20139m2p\u2013qrst", "2-4KX7 9M2P QRST", "4KX79M2PQRST"])
+def test_a_code_typed_in_place_of_a_url_is_recognised_however_it_is_typed(code: str) -> None:
+    with pytest.raises(InvalidUrl, match="looks like a pairing code"):
+        BaseUrl.of_pairing(code)
