@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from s2connect.messages.enums import Check
     from s2connect.messages.envelope import InvalidMessage, Message
     from s2connect.model.common import Deployment, EndpointDescription, NodeDescription, NodeId, Role
+    from s2connect.model.faults import fault_sentence, first_fault
     from s2connect.model.roles import CommunicationRole
     from s2connect.model.secret import Secret
     from s2connect.model.text import for_display
@@ -97,6 +98,8 @@ __all__ = [
     "CommunicationRole",
     "Secret",
     "for_display",
+    "fault_sentence",
+    "first_fault",
     "BaseUrl",
     "FailureLog",
     "Supervisor",
@@ -135,6 +138,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.model.roles": "CommunicationRole",
         "s2connect.model.secret": "Secret",
         "s2connect.model.text": "for_display",
+        "s2connect.model.faults": "fault_sentence first_fault",
         "s2connect.model.url": "BaseUrl",
         "s2connect.supervisor": "FailureLog Supervisor TaskFailure",
         "s2connect.collector": "short_collections",

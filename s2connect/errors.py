@@ -103,7 +103,10 @@ class ConfigurationError(UsageError):
 class NameConflict(ConfigurationError):
     """Another device in the network has the name that this endpoint advertises (DISC-07)."""
 
-    default_hint = "Give one of the two another name; until then this endpoint is reached by its URL only."
+    default_hint = (
+        "Give one of the two another name: s2connect config set host NAME; until then this endpoint is reached by its "
+        "URL only."
+    )
 
 
 class NetworkError(S2ConnectError):
@@ -187,7 +190,7 @@ class NotPublic(TrustError):
 
     default_hint = (
         "A device in a local network is paired through the URL that its vendor runs on the internet. Where all of this "
-        "is one private network, set allow_private_addresses in config.json."
+        "is one private network, say so: s2connect config set allow-private-addresses on"
     )
 
 

@@ -29,6 +29,7 @@ from s2connect import (
     PairKey,
     Role,
     create_home,
+    first_fault,
     for_display,
     read_config,
 )
@@ -432,9 +433,8 @@ def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:
     try:
         wanted = EndpointConfig.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        setting, what = ".".join(map(str, first["loc"])) or "the settings", first["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{config.file}: {setting}: {what}.") from None
+        setting, what = first_fault(error)
+        raise ConfigurationError(f"{config.file}: {setting or 'the settings'}: {what}.") from None
     if known is None:
         wanted = create_home(config.home, wanted)
     home = Home.open(config.home)

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from s2connect import EndpointConfig, MqttSettings, for_display, read_private
+from s2connect import EndpointConfig, MqttSettings, first_fault, for_display, read_private
 from s2connect.bridge.config import (
     ConfiguredDevices,
     EndpointSection,
@@ -106,7 +106,7 @@ class _Checker:
                 try:
                     EndpointConfig(proxy=url)
                 except ValidationError as error:
-                    self._add("url", f"url: {error.errors()[0]['msg'].removeprefix('Value error, ')}")
+                    self._add("url", f"url: {first_fault(error)[1]}")
             case PlainClientDevice():
                 self._plain_url(section.url, allow_unencrypted=section.allow_unencrypted)
             case PlainClientManager(url=url):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from s2connect import MqttSettings, PageSettings, for_display
+from s2connect import MqttSettings, PageSettings, fault_sentence, for_display
 from s2connect.bridge.config import (
     BridgeConfig,
     Devices,
@@ -191,7 +191,7 @@ class _Reader:
                     inside = len(inner) > 1 and get_args(model.model_fields[str(inner[0])].annotation)[0]
                     self._say_unknown((*place, *inner), (inside or model).model_fields)
                 else:
-                    self.problems.add((*place, *inner), f"{_named(inner)}: {_sentence(found)}")
+                    self.problems.add((*place, *inner), f"{_named(inner)}: {fault_sentence(found)}")
             return None
         return self._with_files(section, place)
 
@@ -221,33 +221,5 @@ class _Reader:
         self.problems.add(place, f"{for_display(key, 60)} is unknown; {meant}")
 
 
-_A_UUID: Final = "has to be a UUID, e.g. 6a5bd1b6-6d7e-4a5c-9d0e-0f5f7b1f2a31"
-_A_WHOLE_NUMBER: Final = "has to be a whole number"
-
-_SENTENCES: Final = {
-    "missing": "is missing",
-    "string_pattern_mismatch": "does not fit {pattern}",
-    "uuid_parsing": _A_UUID,
-    "uuid_type": _A_UUID,
-    "literal_error": "has to be {expected}",
-    "enum": "has to be {expected}",
-    "path_type": "has to be the name of a file",
-    "tuple_type": "has to be a list",
-    "model_type": "has to be a table",
-    "model_attributes_type": "has to be a table",
-    "int_type": _A_WHOLE_NUMBER,
-    "int_parsing": _A_WHOLE_NUMBER,
-    "int_from_float": _A_WHOLE_NUMBER,
-}
-
-
 def _named(inner: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in inner if isinstance(part, str)) or "this"
-
-
-def _sentence(error: Any) -> str:
-    """Return a mistake that pydantic found as a sentence for the author of the file."""
-    if (sentence := _SENTENCES.get(error["type"])) is not None:
-        return sentence.format(**error.get("ctx", {}))
-    text = str(error["msg"]).removeprefix("Value error, ")
-    return text.replace("Input should be a valid", "has to be a").replace("Input should be", "has to be")

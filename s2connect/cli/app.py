@@ -15,6 +15,7 @@ from s2connect import __version__
 from s2connect.cli import (
     backup_commands,
     bridge_commands,
+    config_commands,
     diagnostics_commands,
     discover_commands,
     node_commands,
@@ -165,6 +166,7 @@ register(
     diagnostics_commands.explain,
     panel="Look and mend",
 )
+app.add_typer(config_commands.app, name="config", rich_help_panel="Set up and run")
 app.add_typer(node_commands.app, name="node", rich_help_panel="Set up and run")
 app.add_typer(page_commands.app, name="page", rich_help_panel="Look and mend")
 register(app, backup_commands.backup, backup_commands.restore, backup_commands.move, panel="Keep and move")

@@ -222,11 +222,13 @@ _USAGE: Final = _group(
         ),
         "configuration": (
             "A setting cannot be used; the message names it.",
-            "The reference has every setting with its values.",
+            "`s2connect config show` lists the settings, `config set` and `unset` change them. The reference has every "
+            "value.",
         ),
         "name_conflict": (
             "Another device in the network has the name of this one.",
-            "Give one of them another name. Until then this one is reached by its URL, and not found by others.",
+            "Give one of them another name: `s2connect config set host NAME`. Until then this one is "
+            "reached by its URL, and not found by others.",
         ),
         "bridge_file": (
             "The file of a bridge has mistakes.",

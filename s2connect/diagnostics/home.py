@@ -24,7 +24,7 @@ from s2connect.errors import InsecurePermissions, NotInitialised, S2ConnectError
 from s2connect.service.commands import FullStatus, Status
 from s2connect.service.control import connect
 from s2connect.store.base import MAX_VAULT_BYTES, Pairing
-from s2connect.store.files import check_private_directory, open_private, read_private, unavailable
+from s2connect.store.files import as_user, check_private_directory, open_private, read_private, unavailable
 from s2connect.store.home import Home
 from s2connect.store.memory import MemoryVault
 from s2connect.store.restoring import DATABASE as DATABASE_FILE
@@ -112,7 +112,7 @@ async def check_home(path: Path, found: Findings) -> ExaminedEndpoint | None:
 def _not_set_up(path: Path) -> Finding:
     return SET_UP.warn(
         f"No endpoint is set up in {path}: only the machine was checked.",
-        "Set one up with s2connect init --role rm (a device) or --role cem, or name another directory with --home.",
+        "Set one up with s2connect setup, or name another directory with --home.",
     )
 
 
@@ -131,7 +131,7 @@ def permissions(files: Sequence[FileFacts], user: int) -> Finding:
     if strange is not None:
         return PERMISSIONS.fail(
             f"{strange.path} belongs to the user with id {strange.owner}, not to the one running this ({user}).",
-            f"Run as that user, or hand it over: chown -R {user} '{home}'",
+            f"Run it as that user: {as_user(strange.owner)} s2connect doctor --home '{home}'",
         )
     if open_ones := [file for file in files if file.mode & 0o077]:
         more = f", and to {len(open_ones) - 1} more" if len(open_ones) > 1 else ""

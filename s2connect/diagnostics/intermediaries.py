@@ -47,7 +47,11 @@ async def check_proxy(config: EndpointConfig | None, found: Findings) -> None:
     try:
         took = milliseconds(await connect(proxy.host, proxy.port, timeout=ASK_TIMEOUT))
     except S2ConnectError as error:
-        cure = "Check proxy in the settings." if configured else "Check HTTPS_PROXY."
+        cure = (
+            "Correct it: s2connect config set proxy http://HOST:PORT, or unset proxy"
+            if configured
+            else "Check HTTPS_PROXY."
+        )
         found.append(found.check.fail(f"{where} cannot be reached: {error.what}", cure))
     else:
         found.append(found.check.ok(f"{where} answers, in {took}; the internet is reached through it."))

@@ -151,7 +151,10 @@ async def _check_operators(endpoint: ExaminedEndpoint, now: datetime) -> Finding
         manager = CertificateManager(config, None, MemoryVault())  # reads the operator's files and nothing else
         shown = await asyncio.to_thread(manager.load)
     except S2ConnectError as error:
-        return LEAF.fail(error.what, error.hint or "Correct certificate, private_key or host in config.json.")
+        return LEAF.fail(
+            error.what,
+            error.hint or "Correct it with: s2connect config set certificate FILE private-key FILE, or set host NAME",
+        )
     endpoint.leaf = x509.load_pem_x509_certificates(shown.chain_pem)[0]
     begin, end = shown.not_valid_before, shown.not_valid_after
     return validity(LEAF, begin, end, now, renews=False, running=endpoint.running, host=config.host)
@@ -201,13 +204,13 @@ def port_free(port: int, bind: str | None, error: int | None) -> Finding:
     cause, cure = f"{where} cannot be used: {os.strerror(error).lower()}.", "Check port and bind."
     if error == errno.EADDRINUSE:
         cause = f"Another program has {where}."
-        cure = f"Stop it (ss -tlnp 'sport = :{port}' names it), or set another port in config.json."
+        cure = f"Stop it (ss -tlnp 'sport = :{port}' names it), or take another port: s2connect config set port 9443"
     elif error == errno.EADDRNOTAVAIL:
         cause = f"The service is to listen on {bind}, which is no address of this machine now."
-        cure = "Correct bind in config.json, or remove it to listen on all addresses."
+        cure = "Listen on all: s2connect config unset bind, or on another: s2connect config set bind ADDRESS"
     elif error in (errno.EACCES, errno.EPERM):
         cause = f"This user may not listen on {where}."
-        cure = "Choose a port from 1024 on in config.json, or give the service the right to low ports."
+        cure = "Take a port from 1024 on: s2connect config set port 8443, or give the service the right to low ports."
     return PORT.fail(cause, cure)
 
 
@@ -294,7 +297,7 @@ def own_name(
     ``advertises`` if it is configured to answer to a ``.local`` name.
     """
     strange = sorted(set(found or ()) - set(own))
-    twin = "If that is another device with the same name, give {} another host in config.json."
+    twin = "If that is another device with the same name, give {} another one: s2connect config set host NAME"
     if found and set(found) & set(own):
         if not strange:
             return OWN_NAME.ok(f"{host} leads to this machine.")
@@ -305,14 +308,14 @@ def own_name(
     if not host.lower().endswith(".local"):
         return OWN_NAME.warn(
             f"This machine does not know the name {host}, which others are to reach it by.",
-            "Make it known in the DNS, or set another host in config.json.",
+            "Make it known in the DNS, or give the endpoint another name: s2connect config set host NAME",
         )
     if not running:
         return OWN_NAME.ok(f"{host} is free; the service answers to it when it runs.")
     if not advertises:
         return OWN_NAME.warn(
             f"Nobody answers to {host}: advertising is switched off.",
-            "Set advertise to true in config.json, or have another program publish the name.",
+            "Switch it on: s2connect config set advertise on, or have another program publish the name.",
         )
     return OWN_NAME.warn(
         f"The service runs, but nobody answers to {host}.",
@@ -330,7 +333,7 @@ async def check_name(endpoint: ExaminedEndpoint, found: Findings) -> None:
     with contextlib.suppress(S2ConnectError, OSError):
         known = [a.partition("%")[0] for a in await addresses_of(config.host)]
     if known == [config.host] and config.host not in own:
-        cure = "Correct host in config.json; that needs no new pairing where peers reach the new one."
+        cure = "Correct it: s2connect config set host NAME; that needs no new pairing where peers reach the new one."
         found.append(OWN_NAME.warn(f"The host {config.host} is no address of this machine now.", cure))
         return
     advertises = config.advertise and config.deployment is Deployment.LAN

@@ -22,6 +22,7 @@ from s2connect.model.common import (
     NodeId,
     Role,
 )
+from s2connect.model.faults import first_fault
 from s2connect.model.local import LocalEndpoint, LocalNode, check_aliases
 from s2connect.model.pairing import NodeIdAlias
 from s2connect.model.proxy import Proxy
@@ -208,9 +209,8 @@ def checked(make: Callable[[], _Settings], place: str) -> _Settings:
     try:
         return make()
     except ValidationError as error:
-        first = error.errors()[0]
-        setting = ".".join(str(part) for part in first["loc"]) or "the settings"
-        raise ConfigurationError(f"{place}: {setting}: {first['msg'].removeprefix('Value error, ')}.") from None
+        setting, what = first_fault(error)
+        raise ConfigurationError(f"{place}: {setting or 'it'}: {what}.") from None
 
 
 def check_proxy(url: str) -> None:

@@ -101,6 +101,7 @@ class Endpoint:
         self._home = home
         self._serve = serve
         self._config_lock = asyncio.Lock()
+        self._next: EndpointConfig | None = None  # settings that count from the next opening on
         self._websocket = WebSocketTransport(state.websocket_url)
         self._transports: dict[str, Transport] = {WEBSOCKET: self._websocket}
         self._client = SessionClient(
@@ -377,8 +378,35 @@ class Endpoint:
         settings = {**self.config.model_dump(), "nodes": nodes}
         config = checked(lambda: EndpointConfig.model_validate(settings), "the nodes")
         if self._home is not None:
-            await asyncio.to_thread(self._home.write_private, CONFIG_FILE, config.to_json())
+            kept = self._next or config  # what counts from the next start on is kept
+            await asyncio.to_thread(self._write, kept.model_copy(update={"nodes": config.nodes}))
         self._state.config, self._state.local = config, config.endpoint()
+
+    async def change_settings(self, change: Callable[[EndpointConfig], EndpointConfig]) -> EndpointConfig:
+        """Change the settings in the home. Names and nodes count at once, all else at the next opening.
+
+        ``change`` gets the settings that count from the next opening on; it runs in a thread.
+
+        Raises:
+            UsageError: The endpoint has no home.
+            ConfigurationError, StorageError: They cannot be used, or not be written; nothing is changed.
+        """
+        if self._home is None:
+            raise UsageError("This endpoint has no state directory in which settings could be kept.")
+        async with self._config_lock:
+            wanted = await asyncio.to_thread(change, self._next or self.config)
+            await asyncio.to_thread(self._write, wanted)
+            self._next = wanted
+            at_once = {"nodes": wanted.nodes, "name": wanted.name}
+            self._state.config = self.config.model_copy(update=at_once)
+            self._state.local = self._state.config.endpoint()
+        return wanted
+
+    def _write(self, config: EndpointConfig) -> None:
+        assert self._home is not None
+        self._home.write_private(CONFIG_FILE, config.to_json())
+        if self._next is not None:
+            self._next = config
 
     @property
     def config(self) -> EndpointConfig:

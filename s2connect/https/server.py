@@ -245,12 +245,16 @@ def _cannot_listen(host: str | Sequence[str] | None, port: int, error: OSError) 
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         where = host if isinstance(host, str) else ", ".join(host or ("any address",))
         what = f"Cannot listen at {for_display(where, 200)}: that is no address of this machine."
-        return ConfigurationError(what, hint="Choose one of its addresses, or leave it out to listen on all.")
+        return ConfigurationError(
+            what, hint="Another one: s2connect config set bind ADDRESS (or --bind); all of them: unset bind."
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
         what = f"Cannot listen on port {port}: this user may not."
-        return ConfigurationError(what, hint="Choose a port from 1024 on; those below are for root.")
+        return ConfigurationError(what, hint="Take one from 1024 on: s2connect config set port 8443 (or --port).")
     what = f"Cannot listen on port {port}: {error.strerror or 'address not available'}."
-    return ConfigurationError(what, hint="Is the service already running? Otherwise choose another port.")
+    return ConfigurationError(
+        what, hint="Does it run already? Otherwise take another one: s2connect config set port 9443 (or --port)."
+    )
 
 
 async def read_body(request: web.Request) -> bytes:

@@ -16,6 +16,7 @@ from s2connect.errors import UsageError
 from s2connect.model.common import EndpointDescription, Role
 from s2connect.service.failures import Failure
 from s2connect.service.objects import Entry, NotFound, OwnNode, PairingEntry, SessionEntry, to_value
+from s2connect.service.settings import ChangedSettings
 from s2connect.session.answers import MAX_RETRIES
 from s2connect.store.backup_file import Passphrase
 
@@ -222,6 +223,13 @@ class Unpair(Command[PairingEntry], name="unpair"):
     peer: _Text
     node: _Text | None = None
     forget: _Flag = False
+
+
+class Configure(Command[ChangedSettings], name="configure"):
+    """Change settings by name; null takes one back to its default. ``node`` names the node whose settings these are."""
+
+    settings: dict[_Text, str | None]
+    node: _Text | None = None
 
 
 class AddNode(Command[HostedNodes], name="add_node"):

@@ -60,7 +60,8 @@ def make(path: Path, node: Mapping[str, object], settings: Mapping[str, Any]) ->
         known = ", ".join(f"{one.role} {one.id}" for one in found.nodes) or "no node"
         raise UsageError(
             f"{path} is set up already: {found.deployment} endpoint {found.host}:{found.port} with {known}.",
-            hint="Nothing was changed. Edit config.json there, or choose another directory with --home.",
+            hint="Nothing was changed. To change settings: s2connect config set NAME VALUE; "
+            "another directory is named with --home.",
         )
     given = {name: value for name, value in node.items() if value is not None}
     nodes = (checked(lambda: NodeConfig.model_validate(given), "the node"),)

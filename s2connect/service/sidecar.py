@@ -6,6 +6,7 @@ The same code serves standard input, the control socket, and commands for which 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -17,7 +18,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from s2connect import LATER, Endpoint, Node, NodeConfig, NodeDescription, NodeId, Pairing, PairKey, Session
+from s2connect import (
+    LATER,
+    Endpoint,
+    EndpointConfig,
+    Node,
+    NodeConfig,
+    NodeDescription,
+    NodeId,
+    Pairing,
+    PairKey,
+    Session,
+)
 from s2connect import events as endpoint_events
 from s2connect.discovery.resolve import is_local_name
 from s2connect.endpoint.certificate import read_certificates
@@ -47,6 +59,7 @@ from s2connect.service.objects import (
     own_node,
 )
 from s2connect.service.record import Recorder
+from s2connect.service.settings import ChangedSettings, changed, checked_settings, result_of
 from s2connect.session.answers import ANSWER_WITHIN, Later
 from s2connect.store.files import temporary, write_private
 from s2connect.store.home import Home
@@ -141,6 +154,7 @@ class Service:
             commands.Answer: self._answer_message,
             commands.Close: self._close,
             commands.Unpair: self._unpair,
+            commands.Configure: self._configure,
             commands.AddNode: self._add_node,
             commands.RemoveNode: self._remove_node,
             commands.SetAlias: self._set_alias,
@@ -446,10 +460,20 @@ class Service:
         await self._sink.put(events.NodesChanged(nodes=self._node_entries()))
         return commands.HostedNodes(node=changed.id, nodes=self._own_nodes())
 
-    async def _check_free_to_change(self) -> None:
+    async def _configure(self, command: commands.Configure) -> ChangedSettings:
+        await self._check_free_to_change("settings")
+
+        def change(config: EndpointConfig) -> EndpointConfig:
+            raw = json.loads(config.to_json())
+            return checked_settings(changed(raw, command.settings, command.node))
+
+        await self.endpoint.change_settings(change)
+        return result_of(command.settings)
+
+    async def _check_free_to_change(self, what: str = "nodes") -> None:
         """Refuse to change the nodes of a bridge, which makes them by its file."""
         if await asyncio.to_thread(lambda: Home(self._home).is_of_bridge):
-            raise UsageError("The nodes of a bridge follow from its file: change that, and reload the bridge.")
+            raise UsageError(f"The {what} of a bridge follow from its file: change that, and reload the bridge.")
 
     async def _status(self, command: commands.Status) -> commands.FullStatus:
         endpoint = self.endpoint

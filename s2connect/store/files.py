@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pwd
 import re
 import secrets
+import shlex
 import sqlite3
 import stat
 from pathlib import Path
@@ -87,7 +89,7 @@ def check_private_directory(path: Path) -> None:
             hint="Remove the link, or name the directory itself.",
         )
     if not stat.S_ISDIR(found.st_mode):
-        raise StorageUnavailable(f"{path} is not a directory.", hint="Move it away or choose another directory.")
+        raise StorageUnavailable(f"{path} is not a directory.", hint="Move it away, or name another one with --home.")
     _check_private(path, found, "700")
 
 
@@ -110,11 +112,19 @@ def open_private(path: Path, flags: int) -> int:
     return descriptor
 
 
+def as_user(user: int) -> str:
+    """Return the beginning of a command line that runs a command as this user."""
+    try:
+        return "sudo" if user == 0 else f"sudo -u {shlex.quote(pwd.getpwuid(user).pw_name)}"
+    except KeyError:
+        return f"sudo -u '#{user}'"
+
+
 def _check_private(path: Path, found: os.stat_result, wanted: str) -> None:
     if found.st_uid != os.geteuid():
         raise InsecurePermissions(
             f"{path} belongs to the user with id {found.st_uid}, not to the one running this ({os.geteuid()}).",
-            hint=f"Run as that user, or hand it over: chown {os.geteuid()} '{path}'",
+            hint=f"Run it as that user: {as_user(found.st_uid)} s2connect …",
         )
     if found.st_mode & 0o077:
         raise InsecurePermissions(

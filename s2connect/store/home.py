@@ -154,7 +154,7 @@ class Home:
         except (OSError, ValueError):
             holder = "Another process"
         return HomeInUse(
-            f"{holder} is working with {self.path}.", hint="Stop it first, or choose another state directory."
+            f"{holder} is working with {self.path}.", hint="Stop it first, or name another state directory with --home."
         )
 
     def seal(self, to: Path, at: datetime) -> None:

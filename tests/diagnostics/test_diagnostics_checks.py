@@ -205,7 +205,7 @@ def test_rights_of_others_are_a_fault_with_the_command_that_mends_it() -> None:
     assert "/s/x (mode 644), and to 1 more" in opened.cause
     strange = home.permissions([directory, FileFacts("/s/x", 0o600, 0)], 1000)
     assert strange.verdict == "fail"
-    assert "chown -R 1000 '/s'" in strange.cure
+    assert "s2connect doctor --home '/s'" in strange.cure
 
 
 @pytest.mark.parametrize(
