@@ -70,7 +70,7 @@ from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
 from s2connect.bridge.sides import ConfiguredDevicesSide, DevicesSide, LinkSide, ManagerSide
 from s2connect.errors import ConfigurationError, NotInitialised, S2ConnectError
-from s2connect.session import PeerLimits
+from s2connect.session import Latencies, PeerLimits
 from s2connect.transports import MqttTransport
 
 _log = logging.getLogger(__name__)
@@ -127,6 +127,7 @@ class Bridge:
     failed: dict[str, str] = field(default_factory=dict, init=False)
     _running: dict[str, _Running] = field(default_factory=dict, init=False)
     _past: dict[str, Totals] = field(default_factory=dict, init=False)
+    _past_latencies: dict[tuple[str, Role], Latencies] = field(default_factory=dict, init=False)
     _since: float = field(default_factory=time.time, init=False)
     _watch: Callable[[str, str, Link], None] | None = field(default=None, init=False)
     _on_news: Callable[[], None] | None = field(default=None, init=False)
@@ -242,6 +243,8 @@ class Bridge:
         status = link.status()
         if status.state is LinkState.STOPPED:
             self._past.setdefault(route, Counter()).update(link.counters.totals())
+            for role, latencies in link.counters.latencies.items():
+                self._past_latencies.setdefault((route, role), Latencies()).absorb(latencies)
         if self._on_change is not None:
             self._on_change(route, status)
         if self._on_news is not None:
@@ -355,6 +358,18 @@ class Bridge:
             for link in running.route.links.values():
                 if link.status().state is not LinkState.STOPPED:  # that is counted with what is past
                     sums.update(link.counters.totals())
+        return found
+
+    def latencies(self) -> Mapping[tuple[str, Role], Latencies]:
+        """Return the times that acknowledgements took, by route and role of the sender; they never decrease."""
+        found: dict[tuple[str, Role], Latencies] = {}
+        for key, past in self._past_latencies.items():
+            found.setdefault(key, Latencies()).absorb(past)
+        for name, running in self._running.items():
+            for link in running.route.links.values():
+                if link.state is not LinkState.STOPPED:
+                    for role, latencies in link.counters.latencies.items():
+                        found.setdefault((name, role), Latencies()).absorb(latencies)
         return found
 
 

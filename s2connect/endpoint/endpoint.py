@@ -464,6 +464,11 @@ class Endpoint:
         """
         return await until_signal(log_level)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves requests now, or could where it has no server."""
+        return self._state.ready
+
     def history(self) -> dict[PairKey, PeerHistory]:
         """Return the connections and attempts so far, of the peers that had any since the endpoint was opened."""
         return {

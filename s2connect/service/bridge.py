@@ -120,11 +120,12 @@ async def run_bridge(
         changes, notifier = _Changes(), Notifier()
         async with contextlib.AsyncExitStack() as stack:
             bridge = await stack.enter_async_context(Bridge.open(config, on_change=changes.add, record=links))
+            service = BridgeService(bridge, process.output, process.stop, notifier, show_codes=show_codes)
             if config.metrics is not None:
+                from s2connect.service.observe import observation_of
                 from s2connect.web.metrics import Metrics
 
-                await stack.enter_async_context(Metrics(bridge, config.metrics.port))
-            service = BridgeService(bridge, process.output, process.stop, notifier, show_codes=show_codes)
+                await stack.enter_async_context(Metrics(observation_of(service, bridge), config.metrics.port))
             home = await asyncio.to_thread(Home.open, config.home)
             if config.page.enabled:
                 from s2connect.service.page import is_installed, page_of

@@ -13,9 +13,10 @@ from s2connect import PageSettings
 from s2connect.bridge.bridge import Bridge
 from s2connect.errors import ConfigurationError
 from s2connect.service.control import as_line
+from s2connect.service.observe import observation_of
 from s2connect.service.sidecar import Service
 from s2connect.store.home import Home
-from s2connect.web.observation import Observation
+from s2connect.web.metrics import Monitoring
 from s2connect.web.page import Execute, Page
 from s2connect.web.server import DEFAULT_PORT, PageServer
 
@@ -38,10 +39,9 @@ async def page_of(
     if not is_installed():
         raise ConfigurationError("The page needs the packages of the extra web.", hint="pip install 's2connect[web]'")
     endpoint = service.endpoint
-    observation = Observation(endpoint, bridge)
-    endpoint.supervisor.keep(observation.run, "observation")
+    observation = observation_of(service, bridge)
     endpoint.supervisor.keep(observation.follow_network, "look-around")
-    page = Page(observation, _executor(service))
+    page, monitoring = Page(observation, _executor(service)), Monitoring(observation)
 
     async def started(port: int) -> PageServer:
         server = PageServer(
@@ -53,6 +53,7 @@ async def page_of(
             home=home,
         )
         page.install(server)
+        monitoring.install(server)
         await server.start()
         return server
 

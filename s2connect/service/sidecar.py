@@ -68,6 +68,7 @@ from s2connect.web.access import LINK_LIFETIME
 from s2connect.web.password import read_password, store_password
 
 if TYPE_CHECKING:
+    from s2connect.web.observation import Observation
     from s2connect.web.server import PageServer
 
 _log = logging.getLogger(__name__)
@@ -141,6 +142,7 @@ class Service:
         self._not_found: NotFound | None = None
         self._events = endpoint.events()
         self.page: PageServer | None = None
+        self.observation: Observation | None = None
         self._sessions: dict[str, _OpenSession] = {}
         self._named = 0
         self._takes_sessions = False

@@ -1,13 +1,10 @@
-"""HTTP port for this machine: metrics of a bridge for Prometheus, and its status page.
-
-Labels are names of the file and of devices.
-"""
+"""Metrics for Prometheus and health, on the port of the page; and the older port of a bridge, with its status page."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -15,51 +12,118 @@ from typing import TYPE_CHECKING, Final, Self
 from aiohttp import web
 
 from s2connect.bridge.bridge import Bridge
-from s2connect.bridge.link_state import LinkState
 from s2connect.errors import ConfigurationError
 from s2connect.https.server import Handler, HttpsServer
-from s2connect.model.common import Role
+from s2connect.web.facts import write_json
+from s2connect.web.health import is_alive, is_ready, parts_of
+from s2connect.web.observation import Observation
 from s2connect.web.status_page import HEADERS, status_page
 
 if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
-
-MAX_LABELLED: Final = 1000
-"""Links of a route that have a line of their own; sums are over all."""
+    from s2connect.web.server import PageServer
 
 PATH: Final = "/metrics"
+ALIVE: Final = "/healthz"
+READY: Final = "/readyz"
 PAGE: Final = "/"
 STATUS: Final = "/status.json"
+
+INSTALL: Final = "pip install 's2connect[metrics]'"
 
 _HERE: Final = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.ASCII | re.IGNORECASE)
 
 
-class Metrics:
-    """Serves at ``http://127.0.0.1:port``; use it with ``async with``. Port 0 is any.
+class Monitoring:
+    """Answers of ``/metrics``, ``/healthz`` and ``/readyz``.
 
-    ``/metrics`` has the numbers, ``/`` the status page, ``/status.json`` what that is made of. A request that is meant
-    for another host is refused: it comes from a web page that had its own name lead here.
+    Raises:
+        ImportError: prometheus-client is not installed, when :meth:`metrics` is called.
+    """
+
+    def __init__(self, observation: Observation) -> None:
+        self._observation = observation
+        self._numbers: Callable[[], bytes] | None = None
+        self._type = ""
+
+    def metrics(self) -> web.Response:
+        """Return the numbers as text for Prometheus."""
+        if self._numbers is None:
+            self._numbers = self._make()
+        return web.Response(body=self._numbers(), headers={"Content-Type": self._type})
+
+    def _make(self) -> Callable[[], bytes]:
+        import prometheus_client
+
+        from s2connect.web.numbers import Numbers
+
+        registry = prometheus_client.CollectorRegistry(auto_describe=False)
+        registry.register(Numbers(self._observation))
+        prometheus_client.ProcessCollector(registry=registry)
+        self._type = prometheus_client.CONTENT_TYPE_LATEST
+        return lambda: prometheus_client.generate_latest(registry)
+
+    def alive(self) -> web.Response:
+        """Return 200 while the service is alive, otherwise 503."""
+        alive = is_alive(self._observation)
+        return web.json_response({"alive": alive}, status=200 if alive else 503)
+
+    def ready(self) -> web.Response:
+        """Return 200 while the service is ready, otherwise 503, with its parts."""
+        parts = list(parts_of(self._observation))
+        ready = is_ready(parts)
+        body = write_json({"ready": ready, "parts": parts})
+        return web.Response(text=body, content_type="application/json", status=200 if ready else 503)
+
+    def install(self, server: PageServer) -> None:
+        """Add all three to the server of the page, which says who may read them."""
+
+        async def metrics(_: web.Request) -> web.Response:
+            try:
+                return self.metrics()
+            except ImportError:
+                return web.Response(status=501, text=f"Metrics need the package prometheus-client: {INSTALL}\n")
+
+        async def alive(_: web.Request) -> web.Response:
+            return self.alive()
+
+        async def ready(_: web.Request) -> web.Response:
+            return self.ready()
+
+        server.add_metrics(PATH, metrics)
+        server.add_open(ALIVE, alive)
+        server.add_metrics(READY, ready)
+
+
+class Metrics:
+    """Serves a bridge at ``http://127.0.0.1:port``; use it with ``async with``. Port 0 is any.
+
+    ``/metrics`` has the numbers, ``/healthz`` and ``/readyz`` the health, ``/`` the status page, ``/status.json`` what
+    that is made of. A request that is meant for another host is refused: it comes from a web page that had its own name
+    lead here.
 
     Raises:
         ConfigurationError: The extra ``metrics`` is not installed; or, when it starts, the port is taken.
     """
 
-    def __init__(self, bridge: Bridge, port: int) -> None:
+    def __init__(self, observation: Observation, port: int) -> None:
         try:
-            import prometheus_client
+            import prometheus_client  # noqa: F401
         except ImportError:
-            raise ConfigurationError(
-                "[metrics] needs the package prometheus-client.", hint="pip install 's2connect[metrics]'"
-            ) from None
+            raise ConfigurationError("[metrics] needs the package prometheus-client.", hint=INSTALL) from None
+        assert observation.bridge is not None
         self.port = port
-        self._bridge = bridge
+        self._bridge: Bridge = observation.bridge
         self._server = HttpsServer(None, host="127.0.0.1", port=port)
-        for path, show in ((PATH, self._numbers), (PAGE, self._page), (STATUS, self._status)):
+        monitoring = Monitoring(observation)
+        answers = {
+            PATH: monitoring.metrics,
+            ALIVE: monitoring.alive,
+            READY: monitoring.ready,
+            PAGE: self._page,
+            STATUS: self._status,
+        }
+        for path, show in answers.items():
             self._server.add_get(path, _for_this_machine(show))
-        self._type = prometheus_client.CONTENT_TYPE_LATEST
-        self._generate = prometheus_client.generate_latest
-        self._registry = prometheus_client.CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
 
     async def __aenter__(self) -> Self:
         """Listen."""
@@ -72,61 +136,12 @@ class Metrics:
     ) -> None:
         await self._server.close()
 
-    def _numbers(self) -> web.Response:
-        return web.Response(body=self._generate(self._registry), headers={"Content-Type": self._type})
-
     def _page(self) -> web.Response:
         page = status_page(self._bridge.status(), datetime.now().astimezone())
         return web.Response(text=page, content_type="text/html", headers=HEADERS)
 
     def _status(self) -> web.Response:
         return web.Response(text=json.dumps(self._bridge.status()), content_type="application/json", headers=HEADERS)
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the present metrics, for prometheus-client."""
-        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-
-        def gauge(name: str, what: str, *labels: str) -> GaugeMetricFamily:
-            return GaugeMetricFamily(f"s2connect_bridge_{name}", what, labels=labels)
-
-        def counter(name: str, what: str, *labels: str) -> CounterMetricFamily:
-            return CounterMetricFamily(f"s2connect_bridge_{name}", what, labels=labels)
-
-        states = gauge("links", "Links by state.", "route", "state")
-        up = gauge("link_up", "1 where both sides are there, heard within the heartbeat.", "link")
-        sides = gauge("sides_connected", "Peers that are there, by role.", "route", "role")
-        queued = gauge("queued_messages", "Messages that wait to be sent, by role of the receiver.", "route", "role")
-        for name, route in self._bridge.routes.items():
-            links = route.status()
-            for state in LinkState:
-                states.add_metric([name, state], sum(link.state is state for link in links))
-            for link in links[:MAX_LABELLED]:
-                up.add_metric([link.name], link.state is LinkState.UP)
-            for role in (Role.RM, Role.CEM):
-                sides.add_metric([name, role], sum(link.sides[role].connected for link in links))
-                queued.add_metric([name, role], sum(link.queued.get(role, 0) for link in links))
-        messages = counter("messages", "Messages by what became of them.", "route", "sender", "fate")
-        texts = counter("received_bytes", "Bytes of the messages that were received.", "route", "sender")
-        slowed = counter("slowed", "Pauses of reading from a peer that sent too much.", "route", "sender")
-        what = "Messages whose ReceptionStatus is not OK, by the side that refused them."
-        refusals = counter("refusals", what, "route", "sender", "by", "status")
-        for name, totals in self._bridge.totals().items():
-            for key, number in totals.items():
-                match key:
-                    case sender, "bytes":
-                        texts.add_metric([name, sender], number)
-                    case sender, "slowed":
-                        slowed.add_metric([name, sender], number)
-                    case _, _:
-                        messages.add_metric([name, *key], number)
-                    case _:
-                        refusals.add_metric([name, *key], number)
-        failed = gauge("routes_failed", "Routes of the file that do not run.")
-        failed.add_metric([], len(self._bridge.failed))
-        tasks = counter("task_failures", "Background tasks that failed, by what they do.", "task")
-        for task, number in self._bridge.endpoint.supervisor.failures.counts.items():
-            tasks.add_metric([task], number)
-        return [states, up, sides, queued, messages, texts, slowed, refusals, failed, tasks]
 
 
 def _for_this_machine(show: Callable[[], web.Response]) -> Handler:

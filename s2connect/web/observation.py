@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from s2connect import Deployment, Endpoint, Pairing, PairKey, Role, Session, __version__, events
+from s2connect import CommunicationRole, Deployment, Endpoint, Pairing, PairKey, Role, Session, __version__, events
 from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.link import Link
 from s2connect.discovery.resolve import is_local_name
@@ -33,7 +33,7 @@ from s2connect.web.facts import (
 from s2connect.web.link_facts import links_of, routes_of
 from s2connect.web.meter import Meter
 from s2connect.web.neighbours import Neighbours
-from s2connect.web.peer_facts import peer_facts
+from s2connect.web.peer_facts import is_silent, peer_facts, state_of
 from s2connect.web.power import STEP, unit_of
 from s2connect.web.warnings import Warnings
 from s2connect.web.watches import Journal, LinkWatch, SessionWatch
@@ -72,6 +72,10 @@ class Observation:
         warnings: Warnings of the service.
         totals: Events so far: ``("paired",)``, ``("unpaired", by)``, ``("refused", reason)`` for attempts to pair, and
             ``("failed", kind)`` for attempts to connect.
+        pairings: All pairings, oldest first.
+        journal: Messages and measured values.
+        began: When it began.
+        not_found: Why others do not find this endpoint in the local network; empty if they do, or need not.
     """
 
     def __init__(self, endpoint: Endpoint, bridge: Bridge | None = None) -> None:
@@ -90,7 +94,7 @@ class Observation:
         self._meters: dict[PairKey, Meter] = {}
         self._past = Meter("", "")  # of peers that are not paired any more
         self._code_ends: dict[object, datetime] = {}
-        self._not_found = ""
+        self.not_found = ""
         self._changes = 0
         self._zero = self.began - timedelta(seconds=self._loop.time())
         self._shown: tuple[int, int] = (-1, -1)
@@ -181,12 +185,12 @@ class Observation:
             case events.SessionFailed():
                 self.totals["failed", event.kind] += 1
             case events.Advertised():
-                self._not_found = ""
+                self.not_found = ""
                 self.warnings.remove("name_conflict")
                 self.warnings.remove("not_advertised")
             case events.Notice():
                 if event.kind in ("name_conflict", "not_advertised"):
-                    self._not_found = event.sentence
+                    self.not_found = event.sentence
                 self.warnings.add(event.kind, event.sentence, event.at)
             case events.TaskFailed():
                 self.warnings.add("task_failed", event.sentence, event.at)
@@ -325,6 +329,22 @@ class Observation:
             warnings=tuple(self.warnings.newest_first()),
         )
 
+    def states(self) -> dict[PairKey, PeerState]:
+        """Return the states of all pairings."""
+        endpoint, connected, histories = self.endpoint, self.endpoint.connected(), self.endpoint.history()
+        taken = {node: endpoint.takes_sessions(node) for node in endpoint.nodes}
+        return {
+            key: state_of(
+                connected=(live := connected.get(key)) is not None,
+                silent=live is not None and is_silent(live.connection),
+                confirmed=pairing.confirmed,
+                client=pairing.communication_role is CommunicationRole.CLIENT,
+                taken=taken.get(key.local, False),
+                error=histories[key].error if key in histories else "",
+            )
+            for key, pairing in self.pairings.items()
+        }
+
     def _peers(self) -> tuple[PeerFacts, ...]:
         endpoint, connected, histories = self.endpoint, self.endpoint.connected(), self.endpoint.history()
         taken = {node: endpoint.takes_sessions(node) for node in endpoint.nodes}
@@ -350,7 +370,7 @@ class Observation:
     def _service(self) -> ServiceFacts:
         endpoint, config = self.endpoint, self.endpoint.config
         local = config.deployment is Deployment.LAN and is_local_name(config.host)
-        advertised = config.server and config.advertise and local and not self._not_found
+        advertised = config.server and config.advertise and local and not self.not_found
         return ServiceFacts(
             kind="serve" if self.bridge is None else "bridge",
             version=__version__,
@@ -361,7 +381,7 @@ class Observation:
             pairing_url=str(endpoint.pairing_url) if config.server else "",
             session_url=str(endpoint.session_url) if config.server else "",
             advertised=config.host.partition(".")[0] if advertised else "",
-            not_found=self._not_found,
+            not_found=self.not_found,
             tasks_failed=sum(endpoint.supervisor.failures.counts.values()),
         )
 

@@ -22,6 +22,7 @@ from s2connect.model.common import NodeId, Role
 from s2connect.transports.base import Connection
 from s2connect.transports.plain import PlainAcceptor, connect_plain
 from s2connect.web.metrics import Metrics
+from s2connect.web.observation import Observation
 from tests.bridge.route_fixtures import POWER, converse, ended, until_up
 from tests.waits import until, within
 
@@ -150,7 +151,11 @@ async def test_status_metrics_and_log_say_the_same(setup: FileSetup, caplog: pyt
     caplog.set_level("INFO", "s2connect.bridge")
     async with setup.managers("a") as acceptors, within(20):
         setup.write("a", "b")
-        async with setup.bridge() as bridge, Metrics(bridge, 0) as metrics, aiohttp.ClientSession() as http:
+        async with (
+            setup.bridge() as bridge,
+            Metrics(Observation(bridge.endpoint, bridge), 0) as metrics,
+            aiohttp.ClientSession() as http,
+        ):
 
             async def scrape() -> list[str]:
                 async with http.get(f"http://127.0.0.1:{metrics.port}/metrics") as response:

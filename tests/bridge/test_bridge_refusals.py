@@ -17,6 +17,7 @@ from s2connect.errors import MessageRefused
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId, Role
 from s2connect.web.metrics import Metrics
+from s2connect.web.observation import Observation
 from s2connect.web.rows import Row
 from s2connect.web.status_page import status_page
 from tests.bridge.link_fixtures import answer, message
@@ -120,7 +121,11 @@ async def test_what_an_application_answers_behind_a_bridge_reaches_the_sender_an
     to_come = list(statuses)
     async with setup.managers("a") as acceptors, within(30):
         setup.write("a")
-        async with setup.bridge() as bridge, Metrics(bridge, 0) as metrics, aiohttp.ClientSession() as http:
+        async with (
+            setup.bridge() as bridge,
+            Metrics(Observation(bridge.endpoint, bridge), 0) as metrics,
+            aiohttp.ClientSession() as http,
+        ):
             near = await setup.device("a")
             far = await anext(acceptors["a"])
             manager = Session(far, peer=node(Role.RM), role=Role.CEM, answer=decide)

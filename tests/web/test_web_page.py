@@ -21,6 +21,7 @@ from s2connect.https.server import free_port
 from s2connect.model.common import NodeId, Role
 from s2connect.transports.plain import connect_plain
 from s2connect.web.metrics import Metrics
+from s2connect.web.observation import Observation
 from s2connect.web.status_page import MAX_ROWS, REFRESH, status_page
 from tests.waits import until, within
 
@@ -66,7 +67,7 @@ async def served(tmp_path: Path) -> AsyncIterator[tuple[Bridge, str, int]]:
         f"[[route.devices.device]]\nid = \"battery\"\nname = '''{EVIL}'''\n"
         '[route.manager]\ntype = "plain-client"\nurl = "ws://127.0.0.1:9/{id}"\n'
     )
-    async with Bridge.open(load(file)[0]) as bridge, Metrics(bridge, 0) as metrics:
+    async with Bridge.open(load(file)[0]) as bridge, Metrics(Observation(bridge.endpoint, bridge), 0) as metrics:
         yield bridge, f"http://127.0.0.1:{metrics.port}", port
 
 
