@@ -49,11 +49,7 @@ def of_peer(state: PeerState, role: Role, error: str, sentence: str, silent_for:
             heard = f" for {span(silent_for)}" if silent_for is not None else ""
             return f"{name} was not heard{heard}; the connection is about to end.", "Is it on, and in the network?"
         case PeerState.REFUSED:
-            return (
-                f"{name} accepts none of our tokens: it has lost the pairing, or one of the two is an older copy.",
-                "If this home was restored from a copy, put the newest one back. Otherwise unpair here and pair again:"
-                " s2connect unpair, then s2connect pair",
-            )
+            return of_trouble(role, error, "s2connect unpair, then s2connect pair")
         case PeerState.WAITING:
             return (
                 f"{name} is not connected. It has to connect to this side.",
@@ -69,6 +65,22 @@ def of_peer(state: PeerState, role: Role, error: str, sentence: str, silent_for:
     if sentence:
         return f"{name} is not connected: {sentence}", _BY_KIND.get(error, "It is tried again by itself.")
     return f"{name} is not connected.", "This side connects to it by itself."
+
+
+def of_trouble(role: Role, reason: str, pair: str) -> tuple[str, str]:
+    """Return which access is lost, and what helps.
+
+    Args:
+        role: Role of the peer.
+        reason: ``token_unknown`` if the peer came with a token that is not known here; otherwise it knows none of ours.
+        pair: Command to pair again.
+    """
+    name = NAMES[role].capitalize()
+    what = "comes with a token that is not known here" if reason == "token_unknown" else "accepts none of our tokens"
+    return (
+        f"{name} {what}: it has lost the pairing, one of the two is an older copy, or two copies of one run.",
+        f"If this home was restored from a copy, put the newest one back. Otherwise pair again: {pair}",
+    )
 
 
 def of_link(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from s2connect import Connection, Role
+from s2connect import Connection, PairKey, Role
 from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.counters import BRIDGE, PEER, Counters
 from s2connect.bridge.link import Link
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.nodes import NodeDevicesSide, NodeLinkSide
 from s2connect.bridge.sides import Initiator
+from s2connect.endpoint.connections import PeerHistory
 from s2connect.web import advice
 from s2connect.web.facts import MAX_PEERS, LinkFacts, Refusal, RouteFacts, SideFacts, Traffic, Tries
 from s2connect.web.peer_facts import connection_facts, is_silent
@@ -22,23 +23,40 @@ from s2connect.web.watches import LinkWatch, side_key
 _TRIED: Final = (LinkState.FAILED, LinkState.REFUSED)
 
 
-def links_of(bridge: Bridge, wall: Callable[[float], datetime], now: datetime) -> tuple[tuple[LinkFacts, ...], int]:
+Histories = Mapping[PairKey, PeerHistory]
+
+
+def links_of(
+    bridge: Bridge, histories: Histories, wall: Callable[[float], datetime], now: datetime
+) -> tuple[tuple[LinkFacts, ...], int]:
     """Return the facts of the links, those that need a person first, and the number of those that are left out."""
     links = [(name, key, link) for name, route in bridge.routes.items() for key, link in route.links.items()]
     if len(links) > MAX_PEERS:
         links.sort(key=lambda one: one[2].state is LinkState.UP)
-    shown = [link_facts(name, key, link, str(bridge.config.file), wall, now) for name, key, link in links[:MAX_PEERS]]
+    file = str(bridge.config.file)
+    shown = [link_facts(name, key, link, histories, file, wall, now) for name, key, link in links[:MAX_PEERS]]
     shown.sort(key=lambda link: link.state == LinkState.UP)
     return tuple(shown), max(0, len(links) - MAX_PEERS)
 
 
 def link_facts(
-    route: str, device: str, link: Link, file: str, wall: Callable[[float], datetime], now: datetime
+    route: str,
+    device: str,
+    link: Link,
+    histories: Histories,
+    file: str,
+    wall: Callable[[float], datetime],
+    now: datetime,
 ) -> LinkFacts:
     """Return the facts of one link."""
     status, key, connections = link.status(), f"{route}/{device}", link.connections()
     opens = {role: side.initiator for role, side in link.sides.items()}
     missing, helps = advice.of_link(status.state, opens, set(connections), status.reason, file)
+    for role, side in link.sides.items():
+        pairing = side.pairing if isinstance(side, NodeLinkSide) else None
+        trouble = histories[pairing.key].trouble if pairing is not None and pairing.key in histories else None
+        if missing and trouble is not None:
+            missing, helps = advice.of_trouble(role, trouble[0], f"s2connect bridge pair {file}")
     since = now - timedelta(seconds=status.for_seconds)
     failed = status.state in _TRIED
     ours = all(initiator is Initiator.BRIDGE for initiator in opens.values())

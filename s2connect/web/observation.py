@@ -172,6 +172,8 @@ class Observation:
                 self._code_ends[event.node] = event.at
             case events.Unpaired():
                 self.totals["unpaired", str(event.by)] += 1
+                if event.by is not events.UnpairedBy.REPLACED:  # then there may be another one of the same two
+                    self.pairings.pop(PairKey(event.node, event.peer.id), None)
                 self._stale = True
             case events.PairingFailed():
                 self.totals["refused", event.reason] += 1
@@ -182,6 +184,8 @@ class Observation:
                 self._code_ends[event.node] = event.at
                 what = f"The code of {self._name(event.node)} was withdrawn after failed attempts."
                 self.warnings.add("code_withdrawn", f"{what} Make a new one with: s2connect code", event.at)
+            case events.TokenUnknown():
+                self.warnings.add("token_unknown", event.sentence, event.at)
             case events.SessionFailed():
                 self.totals["failed", event.kind] += 1
             case events.Advertised():
@@ -309,9 +313,9 @@ class Observation:
     def snapshot(self) -> Snapshot:
         """Return the facts of now."""
         self._shown = self.journal.ring.count, self._changes
-        now, bridge = datetime.now(UTC), self.bridge
+        now, bridge, history = datetime.now(UTC), self.bridge, self.endpoint.history()
         peers = self._peers()
-        links, more_links = links_of(bridge, self.wall(), now) if bridge is not None else ((), 0)
+        links, more_links = links_of(bridge, history, self.wall(), now) if bridge is not None else ((), 0)
         return Snapshot(
             at=now,
             service=self._service(),
@@ -340,7 +344,7 @@ class Observation:
                 confirmed=pairing.confirmed,
                 client=pairing.communication_role is CommunicationRole.CLIENT,
                 taken=taken.get(key.local, False),
-                error=histories[key].error if key in histories else "",
+                refused=key in histories and histories[key].trouble is not None,
             )
             for key, pairing in self.pairings.items()
         }

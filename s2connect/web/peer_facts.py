@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from s2connect import Connection, Pairing
 from s2connect.endpoint.connections import LiveConnection, PeerHistory
@@ -22,9 +22,6 @@ from s2connect.web.facts import (
 if TYPE_CHECKING:
     from s2connect.web.meter import Meter
 
-REFUSED: Final = "access_refused"
-"""Kind of the error that says that a server accepts none of our tokens."""
-
 
 def state_of(
     *,
@@ -33,7 +30,7 @@ def state_of(
     confirmed: bool,
     client: bool,
     taken: bool,
-    error: str,
+    refused: bool,
 ) -> PeerState:
     """Return the state of a pairing.
 
@@ -43,7 +40,7 @@ def state_of(
         confirmed: The pairing is.
         client: We are the communication client.
         taken: An application takes sessions.
-        error: Kind of the last error of our attempts to connect.
+        refused: One of the two does not know the token of the other.
     """
     if connected:
         return PeerState.SILENT if silent else PeerState.CONNECTED
@@ -51,9 +48,9 @@ def state_of(
         return PeerState.UNCONFIRMED
     if not taken:
         return PeerState.IDLE
-    if not client:
-        return PeerState.WAITING
-    return PeerState.REFUSED if error == REFUSED else PeerState.TRYING
+    if refused:
+        return PeerState.REFUSED
+    return PeerState.TRYING if client else PeerState.WAITING
 
 
 def connection_facts(connection: Connection) -> ConnectionFacts:
@@ -105,10 +102,13 @@ def peer_facts(
         confirmed=pairing.confirmed,
         client=client,
         taken=taken,
-        error=history.error,
+        refused=history.trouble is not None,
     )
     silent_for = live.connection.silence() if live is not None else None
-    missing, helps = advice.of_peer(state, pairing.peer.role, history.error, history.sentence, silent_for)
+    error, sentence = history.error, history.sentence
+    if state is PeerState.REFUSED and history.trouble is not None:
+        error, _, sentence = history.trouble
+    missing, helps = advice.of_peer(state, pairing.peer.role, error, sentence, silent_for)
     paired = datetime.fromtimestamp(pairing.paired_at, UTC)
     return PeerFacts(
         key=f"{key.local}/{key.remote}",

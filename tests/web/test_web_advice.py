@@ -24,25 +24,25 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
     [
         ({"connected": True}, PeerState.CONNECTED),
         ({"connected": True, "silent": True}, PeerState.SILENT),
-        ({"connected": True, "error": "access_refused"}, PeerState.CONNECTED),
+        ({"connected": True, "refused": True}, PeerState.CONNECTED),
         ({"confirmed": False}, PeerState.UNCONFIRMED),
         ({"taken": False}, PeerState.IDLE),
         ({"client": False}, PeerState.WAITING),
         ({}, PeerState.TRYING),
-        ({"error": "not_reachable"}, PeerState.TRYING),
-        ({"error": "access_refused"}, PeerState.REFUSED),
+        ({"refused": True}, PeerState.REFUSED),
+        ({"refused": True, "client": False}, PeerState.REFUSED),
     ],
 )
-def test_the_state_of_a_pairing(facts: dict[str, bool | str], state: PeerState) -> None:
-    known: dict[str, bool | str] = {
+def test_the_state_of_a_pairing(facts: dict[str, bool], state: PeerState) -> None:
+    known = {
         "connected": False,
         "silent": False,
         "confirmed": True,
         "client": True,
         "taken": True,
-        "error": "",
+        "refused": False,
     }
-    assert state_of(**(known | facts)) is state  # type: ignore[arg-type]
+    assert state_of(**(known | facts)) is state
 
 
 @pytest.mark.parametrize("state", list(PeerState))
