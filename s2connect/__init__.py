@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from s2connect.endpoint.node import Node
     from s2connect.endpoint.offline import create_home, new_certificate_authority, unpair_all
     from s2connect.endpoint.plain_server import PlainServer
+    from s2connect.endpoint.stopping import until_signal
     from s2connect.errors import S2ConnectError
     from s2connect.messages.catalogue import parse
     from s2connect.messages.conversation import Conversation, ValidationResult
@@ -105,6 +106,7 @@ __all__ = [
     "Supervisor",
     "TaskFailure",
     "short_collections",
+    "until_signal",
     "S2ConnectError",
     "errors",
     "events",
@@ -134,6 +136,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.transports.base": "Connection ConnectionInfo Transport",
         "s2connect.transports.plain": "PlainAcceptor connect_plain plain_node_id",
         "s2connect.endpoint.plain_server": "PlainServer",
+        "s2connect.endpoint.stopping": "until_signal",
         "s2connect.model.common": "Deployment EndpointDescription NodeDescription NodeId Role",
         "s2connect.model.roles": "CommunicationRole",
         "s2connect.model.secret": "Secret",

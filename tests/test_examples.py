@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from s2connect import (
     Endpoint,
     EndpointConfig,
     Handlers,
+    MqttSettings,
     NodeConfig,
     NodeDescription,
     NodeId,
@@ -34,7 +36,8 @@ from s2connect.https.server import free_port
 from s2connect.messages.ddbc import BetaSystemDescription, Instruction
 from s2connect.messages.general import CommodityQuantity, PowerMeasurement, PowerValue
 from s2connect.model.secret import Secret
-from s2connect.transports.mqtt.parameters import SessionToken, StaticSession
+from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway
+from s2connect.transports.mqtt.parameters import SessionToken
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.plain import PlainAcceptor
 from tests.mosquitto import Mosquitto, access_list, password
@@ -204,38 +207,42 @@ ca_file = "{broker.ca_file}"
 """
 
 
-def write_cloud(place: Path, broker: Mosquitto, cloud: NodeId, device: object) -> None:
+def write_cloud(place: Path, broker: Mosquitto, cloud: NodeId) -> None:
     secret = private(place / "secret", SECRET)
-    top = f'id = "{cloud}"\nbridge = "bridge"\nsecret_file = "{secret}"\ndevices = ["{device}"]\n'
+    top = f'id = "{cloud}"\nbridge = "bridge"\nsecret_file = "{secret.name}"\n'
     (place / "cloud.toml").write_text(top + account(broker, "cloud"))
 
 
 async def test_the_cloud_reads_its_devices_from_mqtt(tmp_path: Path) -> None:
     cloud_id, device_id = NodeId(uuid4()), NodeId(uuid4())
     broker = await asyncio.to_thread(begin_broker, tmp_path, cloud_id)
-    write_cloud(tmp_path, broker, cloud_id, device_id)
+    write_cloud(tmp_path, broker, cloud_id)
     bridge = MqttTransport(broker.settings("bridge"), role_of=lambda _: Role.RM)
     bridge.start()
     cloud = await start("cloud_cem_mqtt.py", str(tmp_path / "cloud.toml"))
     try:
-        await read_until(cloud, "waiting for 1 devices")
-        known = StaticSession(
+        gateway = StaticGateway(
             topic_prefix="s2",
             server=cloud_id,
-            client=device_id,
             mc="bridge",
             client_role=Role.RM,
             versions=("v1.0.0",),
             secret=SessionToken(SECRET),
         )
+        await read_until(cloud, "waiting for the devices of bridge")
+        await bridge.list_devices(gateway, "house", [ListedDevice(id=device_id, name="Cellar battery")])
+        await read_until(cloud, "new device: Cellar battery")
+        known = gateway.session(device_id)
         async with within(20):
             session = Session(await bridge.connect_static(known), peer=peer(Role.CEM), role=Role.RM)
-            await read_until(cloud, f"{device_id} is here")
+            await read_until(cloud, "Cellar battery is here")
             details = json.loads(DETAILS)
             await session.send(details)
             assert (await session.receive()).body["control_type"] == "FILL_RATE_BASED_CONTROL"
             await session.close()
-        await read_until(cloud, f"{device_id} has left")
+        await read_until(cloud, "Cellar battery has left")
+        await bridge.list_devices(gateway, "house", [])
+        await read_until(cloud, "no longer there: Cellar battery")
     finally:
         cloud.terminate()
         await cloud.communicate()
@@ -273,14 +280,14 @@ manager = {{ type = "mqtt", id = "{cloud_id}", secret_file = "{private(tmp_path 
         processes.append(bridge)
         ready = json.loads(await read_until(bridge, "bridge_ready"))
         node = ready["routes"][0]["links"][0]["node"]
-        await asyncio.to_thread(write_cloud, tmp_path, broker, cloud_id, node)
+        await asyncio.to_thread(write_cloud, tmp_path, broker, cloud_id)
         cloud = await start("cloud_cem_mqtt.py", str(tmp_path / "cloud.toml"))
         processes.append(cloud)
-        await read_until(cloud, "waiting for 1 devices")
+        await read_until(cloud, f"new device: Heat pump ({node})")
         device = await start("old_device.py", f"ws://127.0.0.1:{port}/heat-pump")
         processes.append(device)
-        await read_until(cloud, f"{node} DDBC.SystemDescription")
-        await read_until(cloud, f"{node} DDBC.PresentDemandStatus")  # of 1.0.0, out of the description of the beta
+        await read_until(cloud, "Heat pump DDBC.SystemDescription")
+        await read_until(cloud, "Heat pump DDBC.PresentDemandStatus")  # of 1.0.0, out of the description of the beta
     finally:
         for process in processes:
             process.terminate()
@@ -366,3 +373,15 @@ async def test_the_commands_of_the_guide_pair_the_two_programs(tmp_path: Path) -
         for process in filter(None, (battery, manager)):
             process.send_signal(signal.SIGINT)
             await process.communicate()
+
+
+def test_the_settings_of_the_cloud_fit_the_bridge_and_the_program() -> None:
+    cloud = tomllib.loads((EXAMPLES / "cloud.toml").read_text("utf-8"))
+    bridge = tomllib.loads((EXAMPLES / "bridge-building.toml").read_text("utf-8"))
+    (route,) = (route for route in bridge["route"] if route["manager"]["type"] == "mqtt")
+    assert (cloud["id"], cloud["bridge"]) == (route["manager"]["id"], bridge["mqtt"]["client_id"])
+    assert cloud["secret_file"] == route["manager"]["secret_file"]
+    assert MqttSettings(**cloud["mqtt"]).client_id == "cloud"
+    assert sorted(set(re.findall(r'cloud\["(\w+)"\]', (EXAMPLES / "cloud_cem_mqtt.py").read_text("utf-8")))) == sorted(
+        cloud
+    )

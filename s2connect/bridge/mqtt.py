@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from s2connect import Connection, NodeId, Role
 from s2connect.bridge.config import MqttDevice, MqttDevices, MqttManager, MqttPeer
 from s2connect.bridge.devices import Device, read_secret
 from s2connect.bridge.nodes import representative_id
-from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteSide
+from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks, RouteSide
 from s2connect.errors import S2ConnectError, UsageError
-from s2connect.transports import MqttTransport, Protection, SessionToken, StaticSession
+from s2connect.transports import (
+    ListedDevice,
+    MqttTransport,
+    Protection,
+    SessionToken,
+    StaticGateway,
+    StaticSession,
+)
 
 _log = logging.getLogger(__name__)
+
+LIST_AFTER = 0.2
+"""Seconds from a change of the devices to the list that says so; others that come meanwhile are in it, too."""
 
 
 class MqttLinkSide(LinkSide):
@@ -109,15 +120,62 @@ class MqttManagerSide(MqttSide, ManagerSide):
         super().__init__(mqtt, bridge, Role.CEM)
         self._config = config
         self._sides: dict[str, MqttLinkSide] = {}
+        self._listed: dict[str, ListedDevice] = {}
+        self._changed = asyncio.Event()
+        self._gateway: StaticGateway | None = None
+
+    async def start(self, links: RouteLinks) -> None:
+        await super().start(links)
+        if self._config.client_id is None:  # the energy manager waits for our sessions, and learns of whom
+            links.supervisor.keep(self._list, "device-list")
+
+    async def close(self) -> None:
+        if self._gateway is not None:  # the list stays: the devices do, while the bridge is away
+            await self._mqtt.list_devices(self._gateway, self, None)
+        await super().close()
 
     async def represent(self, device: Device) -> LinkSide:
-        side = self._sides.get(device.key)
+        side, local = self._sides.get(device.key), representative_id(self._bridge, device.key)
         if side is None:
-            local = representative_id(self._bridge, device.key)
             side = self._sides[device.key] = await self._side(local, self._config, "the energy manager")
             self._listen(device.key, side)
+        shown = device.description
+        self._listed[device.key] = ListedDevice(
+            id=local, name=device.name, brand=shown.brand, type=shown.type, model_name=shown.model_name
+        )
+        self._changed.set()
         return side
 
     async def dismiss(self, key: str) -> None:
+        self.withdraw(key)
         if self._sides.pop(key, None) is not None:
             await self._remove(key)
+
+    def withdraw(self, key: str) -> None:
+        if self._listed.pop(key, None) is not None:
+            self._changed.set()
+
+    async def _list(self) -> None:
+        """Publish the devices, whenever they have changed; many changes are one list."""
+        self._changed.set()
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(LIST_AFTER)
+            self._changed.clear()
+            if self._gateway is None and self._sides:
+                self._gateway = _gateway_of(next(iter(self._sides.values())).session)
+            if self._gateway is not None:
+                await self._mqtt.list_devices(self._gateway, self, list(self._listed.values()))
+
+
+def _gateway_of(session: StaticSession) -> StaticGateway:
+    """Return the gateway that we are in a session, as its client."""
+    return StaticGateway(
+        topic_prefix=session.topic_prefix,
+        server=session.server,
+        mc=session.mc,
+        client_role=session.client_role,
+        versions=session.versions,
+        secret=session.secret,
+        protection=session.protection,
+    )

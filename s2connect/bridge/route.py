@@ -136,6 +136,8 @@ class Route(RouteLinks):
                 await self.supervisor.end([task])
             if link is not None and for_good:
                 await self.manager.dismiss(key)
+            elif link is not None:
+                self.manager.withdraw(key)
 
     async def request_session(self, key: str, role: Role, s2_version: str) -> str | None:
         link = self.links.get(key)

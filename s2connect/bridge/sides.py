@@ -165,3 +165,6 @@ class ManagerSide(RouteSide, ABC):
 
     async def dismiss(self, key: str) -> None:
         """Represent a device no more."""
+
+    def withdraw(self, key: str) -> None:
+        """Note that a device is not in the configuration now; :meth:`represent` follows if it still is, or is again."""

@@ -14,7 +14,13 @@ _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 async def until_signal(log_level: int | str | None = None) -> signal.Signals:
-    """Wait for SIGTERM or SIGINT; see :meth:`Endpoint.run_until_stopped`. Before and after it signals act as usual."""
+    """Wait for SIGTERM or SIGINT (Ctrl-C), and return it: for programs without an endpoint.
+
+    Before and after it signals act as usual. Call it in the main thread.
+
+    Args:
+        log_level: Such as ``"INFO"``: log to standard error from this level on, unless logging is set up already.
+    """
     if log_level is not None:
         logging.basicConfig(format=_FORMAT, level=log_level)  # does nothing where logging is set up
     loop = asyncio.get_running_loop()

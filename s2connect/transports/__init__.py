@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Trust,
     )
     from s2connect.transports.memory import MemoryHub, MemoryTransport, memory_pair
+    from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway
     from s2connect.transports.mqtt.parameters import MqttPassword, Protection, SessionToken, StaticSession
     from s2connect.transports.mqtt.settings import MqttSettings
     from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_prefix
@@ -55,6 +56,8 @@ __all__ = [
     "Protection",
     "SessionToken",
     "StaticSession",
+    "StaticGateway",
+    "ListedDevice",
     "MqttSettings",
     "InvalidTopic",
     "check_client_id",
@@ -77,6 +80,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.transports.memory": "MemoryHub MemoryTransport memory_pair",
         "s2connect.transports.websocket": "WebSocketTransport",
         "s2connect.transports.plain": "PlainConnection PlainAcceptor connect_plain is_this_machine plain_node_id",
+        "s2connect.transports.mqtt.device_list": "ListedDevice StaticGateway",
         "s2connect.transports.mqtt.parameters": "MqttPassword Protection SessionToken StaticSession",
         "s2connect.transports.mqtt.settings": "MqttSettings",
         "s2connect.transports.mqtt.topics": "InvalidTopic check_client_id check_prefix",

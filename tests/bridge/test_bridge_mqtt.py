@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from s2connect import supervisor
 from s2connect.bridge.config import ConfiguredDevice, MqttDevice, MqttDevices, MqttManager, PlainClientDevice
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.mqtt import MqttDevicesSide, MqttManagerSide
@@ -23,11 +24,14 @@ from s2connect.errors import ConfigurationError, NetworkError, S2ConnectError
 from s2connect.https.server import free_port
 from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies
+from s2connect.supervisor import TaskFailure
 from s2connect.transports.base import Connection
+from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway
 from s2connect.transports.mqtt.parameters import ChannelLimits, SessionToken, StaticSession
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.plain import PlainAcceptor
 from tests.bridge.route_fixtures import client_devices, client_manager, converse, part, private_file
+from tests.endpoint.test_endpoint_supervision import Fault
 from tests.mosquitto import Mosquitto, access_list
 from tests.waits import slowed, until, within
 
@@ -191,3 +195,51 @@ async def test_a_secret_that_is_none_is_named(broker: Mosquitto, tmp_path: Path)
     with pytest.raises(ConfigurationError, match="32 random bytes"):
         await manager.represent(ConfiguredDevice(name="battery").device())
     await mqtt.close()
+
+
+def gateway_of_bridge() -> StaticGateway:
+    return StaticGateway(
+        topic_prefix="s2", server=CLOUD, mc="bridge", client_role=Role.RM, versions=("v1.0.0",), secret=SECRET
+    )
+
+
+async def test_a_cloud_program_learns_of_the_devices_of_a_route_as_they_come_and_go(
+    broker: Mosquitto, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a list in its settings, whoever of them is there first, and after the broker was away."""
+    monkeypatch.setattr("s2connect.transports.backoff.BASE_DELAY", 0.05)
+    monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.05)
+    Fault(monkeypatch, MqttTransport, "list_devices")  # the task "device-list" begins anew
+    broker.start()
+    try:
+        async with transport(broker, "bridge", Role.RM) as mqtt:
+            manager = MqttManagerSide(mqtt, BRIDGE, MqttManager(type="mqtt", id=CLOUD, secret_file=secret))
+            devices = battery_at("ws://127.0.0.1:9/")
+            route = Route("house", devices, manager, Policy())
+            failures: list[TaskFailure] = []
+            route.supervisor.failures._publish = failures.append
+            await route.start()
+            told: asyncio.Queue[tuple[list[str], list[str]]] = asyncio.Queue()
+            async with transport(broker, "cloud", Role.CEM) as cloud, within(30):
+
+                def changed(added: list[ListedDevice], removed: list[ListedDevice]) -> None:
+                    told.put_nowait(([each.name for each in added], [each.name for each in removed]))
+
+                await cloud.listen_gateway(gateway_of_bridge(), lambda *_: None, changed=changed)
+                assert await told.get() == (["Battery"], [])
+                assert [failure.task for failure in failures] == ["device-list"]
+                boiler = PlainClientDevice(id="boiler", name="Boiler", url="ws://127.0.0.1:9/boiler")
+                battery = PlainClientDevice(id="battery", name="Battery", url="ws://127.0.0.1:9/")
+                await devices.update([battery, boiler])
+                assert await told.get() == (["Boiler"], [])
+                await asyncio.to_thread(broker.stop)
+                await asyncio.to_thread(broker.start)
+                await devices.update([boiler])
+                assert await told.get() == ([], ["Battery"])
+                assert list(cloud._static) == [(CLOUD, representative_id(BRIDGE, "boiler"))]
+            async with transport(broker, "cloud", Role.CEM) as later, within(30):
+                await later.listen_gateway(gateway_of_bridge(), lambda *_: None, changed=changed)
+                assert await told.get() == (["Boiler"], []), "it is retained"
+            await route.close()
+    finally:
+        broker.stop()

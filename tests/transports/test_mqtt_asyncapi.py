@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import jsonschema
 import pytest
 import yaml
 
+from s2connect.model.common import Role
 from s2connect.transports.mqtt.channel import Channel
+from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway, write_list
 from s2connect.transports.mqtt.frames import Packet, presence
 from s2connect.transports.mqtt.parameters import CloseReason, Protection
 from tests.transports.mqtt_sessions import (
@@ -21,9 +24,11 @@ from tests.transports.mqtt_sessions import (
     CLIENT,
     MC,
     MESSAGE,
+    SALT,
     SERVER,
     SID,
     SPACE,
+    TOKEN,
     new_static_pair,
     static_session,
 )
@@ -91,6 +96,7 @@ def test_the_addresses_are_our_topics() -> None:
         "rm2cem": client.outbound_topic,
         "cem2rm": client.inbound_topic,
         "presence": SPACE.presence(MC),
+        "devices": SPACE.devices(SERVER, MC),
     }
 
 
@@ -123,6 +129,12 @@ def test_what_we_publish_fits_the_messages() -> None:
     for packet, name in zip(sealed, expected, strict=True):
         assert [found for found in MESSAGES if _fits(packet, found)] == [name]
     assert _fits(presence(SPACE, MC, "online", BOOT), "presence")
+    gateway = StaticGateway(
+        topic_prefix="acme", server=SERVER, mc=MC, client_role=Role.RM, versions=("v1.0.0",), secret=TOKEN
+    )
+    for protection, name in ((Protection.PLAIN, "devices"), (Protection.SEALED, "sealedDevices")):
+        packet = write_list(replace(gateway, protection=protection), [ListedDevice(id=CLIENT, name="ü")], salt=SALT)
+        assert [found for found in MESSAGES if _fits(packet, found)] == [name]
 
 
 @pytest.mark.rule("MQ-16")

@@ -337,8 +337,8 @@ class BrokerConnection:
                 await self.subscribe(topic)
                 self._subscribed.add(topic)
 
-    async def subscribe(self, topic: str, *, probe: bool = False) -> None:
-        """Subscribe at QoS 1 and wait for SUBACK (MQ-11).
+    async def subscribe(self, topic: str, *, probe: bool = False, retained: bool = False) -> None:
+        """Subscribe at QoS 1 and wait for SUBACK (MQ-11), also to what is ``retained`` there.
 
         A ``probe`` is at QoS 0 and gets our own messages, to measure the broker.
 
@@ -348,7 +348,7 @@ class BrokerConnection:
         """
         no_local = not probe and not topic.startswith("$share/")  # there it is a protocol error (MQTT 5, 3.8.3.1)
         qos = 0 if probe else 1
-        options = SubscribeOptions(qos, no_local, retainHandling=2)
+        options = SubscribeOptions(qos, no_local, retainHandling=0 if retained else 2)
         _, mid = self._client.subscribe(topic, options=options)
         if mid is None or self.lost is not None:
             raise ConnectionClosed(reason="the connection to the broker is gone")

@@ -119,6 +119,10 @@ class TopicSpace:
         """Return the topic of one direction of a session. Raises InvalidTopic if ``mc`` or ``sid`` is no level."""
         return f"{self._root}{server}/{check_client_id(mc)}/{client}/{check_session_id(sid)}/{direction}"
 
+    def devices(self, server: NodeId, mc: str) -> str:
+        """Return the topic of the list of a gateway's devices for a server (MQ-19)."""
+        return f"{self._root}{server}/{check_client_id(mc)}/devices"
+
     def presence(self, mc: str) -> str:
         """Return the topic of the presence of a client (MQ-12). Raises InvalidTopic if ``mc`` is no level."""
         return f"{self._root}presence/{check_client_id(mc)}"

@@ -8,8 +8,9 @@ import logging
 import secrets
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import wan_client_context
@@ -32,6 +33,7 @@ from s2connect.transports.mqtt.admission import MAX_UNCONFIRMED_IN_ALL, Admissio
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel
 from s2connect.transports.mqtt.client import MqttClient
 from s2connect.transports.mqtt.connection import MqttConnection
+from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway
 from s2connect.transports.mqtt.frames import (
     MAX_OPEN_PACKET_BYTES,
     PACKET_ROOM_BYTES,
@@ -40,6 +42,7 @@ from s2connect.transports.mqtt.frames import (
     payload_room,
     presence,
 )
+from s2connect.transports.mqtt.gateways import Changed, Gateways
 from s2connect.transports.mqtt.parameters import (
     ChannelLimits,
     CloseReason,
@@ -125,6 +128,7 @@ class MqttTransport:
         self._offers: OpenOffers[MqttOffer] = OpenOffers()
         self._served: dict[NodeId, None] = {}
         self._static: dict[tuple[NodeId, NodeId], _Hooks] = {}
+        self._gateways = Gateways()
         self._sessions: dict[tuple[NodeId, NodeId], MqttConnection] = {}
         self._used: dict[str, None] = {}
         self._failures = failures if failures is not None else FailureLog()
@@ -422,6 +426,67 @@ class MqttTransport:
         parameters = SessionParameters.of_static(session, secrets.token_urlsafe(16))
         return await self._connect(home, info, parameters, session.secret)
 
+    # --- gateways in static mode
+
+    async def listen_gateway(
+        self,
+        gateway: StaticGateway,
+        take: Callable[[Connection, ListedDevice], object],
+        *,
+        changed: Changed | None = None,
+    ) -> None:
+        """Accept the devices that a gateway lists, now and after every reconnect, as they come and go (MQ-19).
+
+        A device that is not listed any more is not accepted any more; its open connection stays open.
+
+        Args:
+            gateway: As configured; its prefix is that of the settings.
+            take: Called with every connection that has opened, and the device, as it was listed first.
+            changed: Called with the devices that are new in the list, and those that are gone from it.
+
+        Raises:
+            UsageError: This transport has no settings.
+            SessionRefused: The broker does not allow the subscriptions.
+            S2ConnectError: As :meth:`MqttClient.up`; it goes on trying.
+        """
+
+        def apply(added: list[ListedDevice], removed: list[ListedDevice]) -> None:
+            for device in removed:
+                self.unlisten_static(gateway.session(device.id))
+            for device in added:
+                session = gateway.session(device.id)
+                try:
+                    self._admission.add_static(session)
+                except UsageError as error:
+                    _log.warning("The device %s of a list is left out: %s", device.id, error)
+                    continue
+                self._static[session.server, session.client] = partial(_take_of, take, device), None
+            if changed is not None:
+                changed(added, removed)
+
+        home = self._need_home()
+        self._gateways.follow(gateway, apply)
+        await self.serve(gateway.server)
+        await self._gateways.subscribe(await home.up(), gateway)
+
+    async def list_devices(
+        self, gateway: StaticGateway, part: Hashable, devices: Sequence[ListedDevice] | None
+    ) -> None:
+        """As a gateway: publish its devices for a server, retained, now and after every reconnect (MQ-19).
+
+        Args:
+            gateway: What the server knows us by; ``mc`` is our client id.
+            part: What sets the devices: a list may have several parts, as of several routes.
+            devices: All devices of this part; None forgets it and leaves the list as it was published.
+
+        Raises:
+            UsageError: This transport has no settings, or the client id is another than theirs.
+        """
+        home = self._need_home()
+        if gateway.mc != home.client_id:
+            raise UsageError("The gateway is configured for another MQTT client id than that of the settings.")
+        await self._gateways.publish(home.connection, gateway, part, devices)
+
     # --- the end
 
     async def close(self) -> None:
@@ -487,6 +552,7 @@ class MqttTransport:
             if not guest:
                 for node in list(self._served):
                     await self._listen(client, broker, node)
+                await self._gateways.greet(broker)
 
         farewell = no_presence(space, mc)
         client = MqttClient(settings, connect, greet=greet, farewell=farewell, guest=guest, failures=self._failures)
@@ -519,3 +585,7 @@ class MqttTransport:
             return self._limits
         room = payload_room("x" * MAX_TOPIC_BYTES, broker.max_packet)
         return replace(self._limits, send_bytes=max(1, min(self._limits.send_bytes, room)))
+
+
+def _take_of(take: Callable[[Connection, ListedDevice], object], device: ListedDevice, connection: Connection) -> None:
+    take(connection, device)

@@ -1,0 +1,123 @@
+"""Lists of devices at our broker: those that we publish as a gateway, and those that we follow (MQ-19)."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from s2connect.errors import ConfigurationError, ConnectionClosed, SessionRefused
+from s2connect.model.common import NodeId
+from s2connect.transports.mqtt.device_list import MAX_LIST_BYTES, ListedDevice, StaticGateway, read_list, write_list
+from s2connect.transports.mqtt.frames import PACKET_ROOM_BYTES, InvalidFrame, Packet, payload_room
+from s2connect.transports.mqtt.publish import FAILURE
+from s2connect.transports.mqtt.receiver import TopicHandler
+from s2connect.transports.mqtt.sealing import SALT_BYTES
+
+if TYPE_CHECKING:
+    from s2connect.transports.mqtt.broker import BrokerConnection
+
+_log = logging.getLogger(__name__)
+
+Changed = Callable[[list[ListedDevice], list[ListedDevice]], object]
+"""Callback with the devices that a list has more than the one before, and those that it has no more."""
+
+
+@dataclass(slots=True)
+class _Published:
+    gateway: StaticGateway
+    devices: dict[Hashable, Sequence[ListedDevice]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Followed:
+    gateway: StaticGateway
+    changed: Changed
+    known: dict[NodeId, ListedDevice] = field(default_factory=dict)
+
+
+class Gateways:
+    """The lists of one MQTT client. After every reconnect they are published and subscribed to anew."""
+
+    def __init__(self) -> None:
+        self._published: dict[str, _Published] = {}
+        self._followed: dict[str, _Followed] = {}
+
+    async def greet(self, broker: BrokerConnection) -> None:
+        """Use a new connection. What the broker refuses is logged, and hinders nothing else."""
+        for published in list(self._published.values()):
+            await self._publish(broker, published)
+        for followed in list(self._followed.values()):
+            try:
+                await self._subscribe(broker, followed)
+            except SessionRefused as error:
+                _log.warning("The devices of a gateway are not learnt: %s", error)
+
+    async def publish(
+        self,
+        broker: BrokerConnection | None,
+        gateway: StaticGateway,
+        part: Hashable,
+        devices: Sequence[ListedDevice] | None,
+    ) -> None:
+        """Set a part of a list, which may have several, and publish all of it, now or with the next connection.
+
+        None forgets the part, and publishes nothing.
+        """
+        published = self._published.setdefault(gateway.list_topic, _Published(gateway))
+        if devices is None:
+            published.devices.pop(part, None)
+            return
+        published.devices[part] = tuple(devices)
+        if broker is not None:
+            await self._publish(broker, published)
+
+    async def _publish(self, broker: BrokerConnection, published: _Published) -> None:
+        merged = {device.id: device for part in published.devices.values() for device in part}
+        try:
+            packet = write_list(published.gateway, merged.values(), salt=secrets.token_bytes(SALT_BYTES))
+            if broker.max_packet is not None and len(packet.payload) > payload_room(packet.topic, broker.max_packet):
+                raise ConfigurationError(f"The broker takes no message that is as long as the list of {len(merged)}.")
+            if (code := await broker.publish(packet)) >= FAILURE:
+                _log.warning("The broker refuses the list of devices for %s (%#x)", published.gateway.server, code)
+        except ConfigurationError as error:
+            _log.warning("The list of devices for %s is not published: %s", published.gateway.server, error)
+        except ConnectionClosed:
+            pass  # it is published with the next one
+
+    def follow(self, gateway: StaticGateway, changed: Changed) -> None:
+        """Follow a list with every connection from now on; one of the same topic is replaced."""
+        self._followed[gateway.list_topic] = _Followed(gateway, changed)
+
+    async def subscribe(self, broker: BrokerConnection, gateway: StaticGateway) -> None:
+        """Follow a list with this connection.
+
+        Raises:
+            SessionRefused: The broker does not allow the subscription.
+            ConnectionClosed: The connection is gone; it is followed with the next one.
+        """
+        await self._subscribe(broker, self._followed[gateway.list_topic])
+
+    async def _subscribe(self, broker: BrokerConnection, followed: _Followed) -> None:
+        def handle(packet: Packet) -> str | None:
+            return _take(followed, packet)
+
+        topic = followed.gateway.list_topic
+        broker.set_handler(topic, TopicHandler(handle, MAX_LIST_BYTES + PACKET_ROOM_BYTES))
+        await broker.subscribe(topic, retained=True)
+
+
+def _take(followed: _Followed, packet: Packet) -> str | None:
+    """Handle a list. Returns the reason why it is dropped; None if it is not."""
+    try:
+        listed = {device.id: device for device in read_list(followed.gateway, packet)}
+    except InvalidFrame:
+        return "device_list"
+    known, followed.known = followed.known, listed
+    added = [device for key, device in listed.items() if key not in known]
+    removed = [device for key, device in known.items() if key not in listed]
+    if added or removed:
+        followed.changed(added, removed)
+    return None

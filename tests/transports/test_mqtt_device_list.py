@@ -1,0 +1,138 @@
+"""The retained list of a gateway's devices: read by whoever has the secret, made by nobody else."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2connect.errors import ConfigurationError
+from s2connect.model.common import NodeId, Role
+from s2connect.transports.mqtt.device_list import (
+    MAX_LISTED,
+    MAX_TEXT_CHARACTERS,
+    ListedDevice,
+    StaticGateway,
+    read_list,
+    write_list,
+)
+from s2connect.transports.mqtt.frames import PLAIN_CONTROL, InvalidFrame, Packet
+from s2connect.transports.mqtt.gateways import _Followed, _take
+from s2connect.transports.mqtt.parameters import Protection
+from tests.transports.mqtt_sessions import MC, OTHER_TOKEN, SALT, SERVER, TOKEN
+
+pytestmark = pytest.mark.rule("MQ-19")
+
+GATEWAY = StaticGateway(
+    topic_prefix="acme", server=SERVER, mc=MC, client_role=Role.RM, versions=("v1.0.0",), secret=TOKEN
+)
+PLAIN = replace(GATEWAY, protection=Protection.PLAIN, secret=None)
+BATTERY = ListedDevice(id=NodeId(UUID(int=1)), name="Cellar battery", brand="Acme", type="Battery", model_name="B1")
+PUMP = ListedDevice(id=NodeId(UUID(int=2)), name="Wärmepumpe")
+
+
+@pytest.mark.parametrize("gateway", [GATEWAY, PLAIN])
+@pytest.mark.parametrize("devices", [[], [BATTERY], [BATTERY, PUMP]])
+def test_a_list_comes_as_it_was_written(gateway: StaticGateway, devices: list[ListedDevice]) -> None:
+    packet = write_list(gateway, devices, salt=SALT)
+    assert (packet.topic, packet.retain) == (f"acme/s2/0/{SERVER}/{MC}/devices", True)
+    assert read_list(gateway, packet) == devices
+    assert (b"Cellar" in packet.payload) is (gateway is PLAIN and BATTERY in devices)
+
+
+def test_a_sealed_list_is_what_the_document_says() -> None:
+    packet = write_list(GATEWAY, [PUMP], salt=SALT)
+    assert packet.user_properties == (("s2-frame", "devices"), ("s2-salt", base64.b64encode(SALT).decode()))
+    extracted = hmac.digest(SALT, bytes(range(32)), "sha256")
+    key = hmac.digest(extracted, f"s2-over-mqtt/0|devices|{MC}".encode() + b"\x01", "sha256")
+    topic, number = packet.topic.encode(), (1).to_bytes(8, "big")
+    place = len(topic).to_bytes(2, "big") + topic + b"\x07devices" + number
+    opened = AESGCM(key).decrypt(bytes(4) + number, packet.payload, place)
+    assert json.loads(opened) == {"devices": [{"id": str(PUMP.id), "name": "Wärmepumpe"}]}
+
+
+@given(st.data())
+def test_a_list_that_was_changed_or_is_of_another_gateway_is_not_taken(data: st.DataObject) -> None:
+    packet = write_list(GATEWAY, [BATTERY, PUMP], salt=SALT)
+    at, bit = data.draw(st.integers(0, len(packet.payload) - 1)), data.draw(st.integers(0, 7))
+    flipped = bytearray(packet.payload)
+    flipped[at] ^= 1 << bit
+    other_salt = (("s2-frame", "devices"), ("s2-salt", base64.b64encode(bytes(32)).decode()))
+    for wrong, reader in (
+        (_with(packet, payload=bytes(flipped)), GATEWAY),
+        (_with(packet, user_properties=other_salt), GATEWAY),
+        (_with(packet, user_properties=packet.user_properties[:1]), GATEWAY),
+        (_with(packet, content_type=PLAIN_CONTROL), GATEWAY),
+        (packet, replace(GATEWAY, secret=OTHER_TOKEN)),
+        (packet, replace(GATEWAY, mc="gateway-8")),
+        (packet, replace(GATEWAY, server=NodeId(UUID(int=9)))),
+        (packet, PLAIN),
+        (write_list(PLAIN, [BATTERY], salt=SALT), GATEWAY),
+        (_with(packet, payload=b""), GATEWAY),
+    ):
+        with pytest.raises(InvalidFrame):
+            read_list(reader, wrong)
+
+
+def _with(packet: Packet, **changes: Any) -> Packet:
+    values = {name: getattr(packet, name) for name in packet.__struct_fields__}
+    return Packet(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        {"devices": 1},
+        {"devices": [{"name": "x"}]},
+        {"devices": [{"id": "x"}]},
+        {"devices": [{"id": str(BATTERY.id).upper().replace("0", "A")}]},
+        {"devices": [{"id": str(BATTERY.id), "name": 1}]},
+        {"devices": [{"id": str(BATTERY.id)}] * 2},
+        {"devices": [{"id": str(SERVER)}]},
+        {"devices": [{"id": str(uuid4())} for _ in range(MAX_LISTED + 1)]},
+        b'{"devices": [], "devices": []}',
+    ],
+)
+def test_what_is_no_list_is_refused(value: Any) -> None:
+    payload = value if isinstance(value, bytes) else json.dumps(value).encode()
+    packet = _with(write_list(PLAIN, [], salt=SALT), payload=payload)
+    with pytest.raises(InvalidFrame):
+        read_list(PLAIN, packet)
+
+
+def test_texts_are_cut_and_members_of_later_versions_ignored() -> None:
+    entry = {"id": str(PUMP.id), "name": "x" * 5000, "colour": "red"}
+    packet = _with(write_list(PLAIN, [], salt=SALT), payload=json.dumps({"devices": [entry], "more": 1}).encode())
+    (device,) = read_list(PLAIN, packet)
+    assert device.name == "x" * MAX_TEXT_CHARACTERS
+    hostile = ListedDevice(id=PUMP.id, name="\x1b[31m" + "y" * 5000)
+    (device,) = read_list(PLAIN, write_list(PLAIN, [hostile], salt=SALT))
+    assert "\x1b" not in device.name
+
+
+def test_a_list_that_is_too_long_is_an_error_of_its_maker() -> None:
+    with pytest.raises(ConfigurationError, match="too long"):
+        write_list(GATEWAY, [ListedDevice(id=NodeId(uuid4())) for _ in range(MAX_LISTED + 1)], salt=SALT)
+    with pytest.raises(ConfigurationError, match="client id"):
+        replace(GATEWAY, mc="open")
+
+
+def test_what_changed_from_one_list_to_the_next_is_told_and_nothing_else() -> None:
+    told: list[tuple[list[ListedDevice], list[ListedDevice]]] = []
+    followed = _Followed(GATEWAY, lambda added, removed: told.append((added, removed)))
+    for devices in ([BATTERY], [BATTERY, PUMP], [BATTERY, PUMP], [PUMP]):
+        assert _take(followed, write_list(GATEWAY, devices, salt=SALT)) is None
+    assert told == [([BATTERY], []), ([PUMP], []), ([], [BATTERY])]
+    assert _take(followed, Packet("t", b"{}")) == "device_list"
+    assert followed.known == {PUMP.id: PUMP}
