@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -46,24 +47,36 @@ class _Side:
                 pin(other.pid, CLIENT_CORE)
 
     def measure(self, seconds: float) -> Numbers:
-        """Let the devices send as much as the server takes."""
-        with ThreadPoolExecutor(1) as thread:
-            if self._viewer is not None:
-                looking = thread.submit(self._viewer.ask, look=seconds, scrape_every=SCRAPE_EVERY)
+        """Let the devices send as much as the server takes, while somebody looks at the page."""
+        with self._looking(seconds):
             before = cpu_seconds([self._server.pid])
             done = self._devices.ask(busy=seconds, at_a_time=AT_A_TIME)
             cpu = cpu_seconds([self._server.pid]) - before
-            if self._viewer is not None:
-                seen = looking.result()
-                if not seen["events"]:
-                    raise RuntimeError("the page told nothing")
         return {"per_second": done["exchanged"] / done["seconds"], "per_cpu": done["exchanged"] / cpu}
+
+    def idle(self, seconds: float) -> float:
+        """Return the share of a core that the server takes while nothing is sent."""
+        with self._looking(seconds):
+            before = cpu_seconds([self._server.pid])
+            time.sleep(seconds)
+            return (cpu_seconds([self._server.pid]) - before) / seconds
+
+    @contextmanager
+    def _looking(self, seconds: float) -> Iterator[None]:
+        if self._viewer is None:
+            yield
+            return
+        with ThreadPoolExecutor(1) as thread:
+            looking = thread.submit(self._viewer.ask, look=seconds, scrape_every=SCRAPE_EVERY)
+            yield
+            if not looking.result()["events"]:
+                raise RuntimeError("the page told nothing")
 
 
 def measure(effort: Effort) -> Iterator[Row]:
     """The rows of this theme."""
-    count, rounds = effort.pick(SESSIONS, SESSIONS, 50), effort.pick(15, 5, 1)
-    seconds = effort.pick(10, 5, 3)
+    count, rounds = effort.pick(SESSIONS, SESSIONS, 50), effort.pick(40, 12, 1)
+    seconds = effort.pick(4, 3, 3)
     smaller = "" if count == SESSIONS else f"{count} sessions"
     with workspace() as directory, ExitStack() as stack:
         sides = {page: _Side(directory / str(page), stack, count, page=page) for page in (False, True)}
@@ -73,7 +86,9 @@ def measure(effort: Effort) -> Iterator[Row]:
         for turn in range(rounds):
             for page in (False, True) if turn % 2 == 0 else (True, False):
                 found[page].append(sides[page].measure(seconds))
+        idle = median(sides[True].idle(seconds) - sides[False].idle(seconds) for _ in range(effort.pick(7, 3, 1)))
     what = f"{SESSIONS} sessions, their page in one browser, Prometheus every {SCRAPE_EVERY:.0f} s"
+    yield Row(f"{what}: share of a core that these take, idle", "", idle, smaller=smaller)
     for key, figure in (("per_cpu", "messages a CPU second of the server"), ("per_second", "messages a second")):
         ratios = sorted(b[key] / a[key] for a, b in zip(found[False], found[True], strict=True))
         ours, beside = (median(one[key] for one in found[page]) for page in (True, False))

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from s2connect.messages.general import CommodityQuantity
+from s2connect.messages.general import CommodityQuantity, PowerMeasurement
 
 STEP: Final = 20.0
 """Seconds of one point."""
@@ -33,8 +33,8 @@ UNITS: Final = {
 
 _FIELDS: Final = 4
 
-Body = Callable[[], dict[str, Any]]
-"""Returns the members of a PowerMeasurement; raises ValueError if it cannot be read."""
+Body = Callable[[], PowerMeasurement | dict[str, Any]]
+"""Returns a PowerMeasurement, or the members of what may be none; raises ValueError if it cannot be read."""
 
 
 class Curve:
@@ -140,22 +140,29 @@ class _Device:
 
     def _take(self, body: Body) -> None:
         try:
-            values = body().get("values")
+            found = body()
         except ValueError:
             return
+        if isinstance(found, PowerMeasurement):
+            for measured in found.values:
+                self._note(measured.commodity_quantity, measured.value)
+            return
+        values = found.get("values")
         for member in values if isinstance(values, list) else ():
             try:
                 quantity, value = CommodityQuantity(member["commodity_quantity"]), float(member["value"])
             except (TypeError, KeyError, ValueError, OverflowError):
                 continue
-            if not math.isfinite(value):
-                continue
-            curve = self.curves.get(quantity)
-            if curve is None:
-                if not self._curves._room():
-                    continue
-                curve = self.curves[quantity] = Curve()
-            curve.add(self._step, value)
+            if math.isfinite(value):
+                self._note(quantity, value)
+
+    def _note(self, quantity: CommodityQuantity, value: float) -> None:
+        curve = self.curves.get(quantity)
+        if curve is None:
+            if not self._curves._room():
+                return
+            curve = self.curves[quantity] = Curve()
+        curve.add(self._step, value)
 
 
 def unit_of(quantity: CommodityQuantity) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from s2connect.bridge.counters import Counters
 from s2connect.bridge.relay import Out
 from s2connect.messages.envelope import RECEPTION_STATUS, Message
+from s2connect.messages.general import PowerMeasurement
 from s2connect.model.common import Role
 from s2connect.session.session import Direction
 from s2connect.web.meter import OK, Meter, Rate
@@ -74,7 +75,7 @@ class SessionWatch:
             else:
                 meter.sent.count(now)
             if kind == MEASUREMENT and direction == self._measurements:
-                journal.curves.add(meter.key, meter.title, partial(getattr, message, "body"), now)
+                journal.curves.add(meter.key, meter.title, partial(_measurement, message), now)
         elif message.status != OK:
             self._refused(direction, message, now)
         journal.ring.add(now, meter.key, meter.title, direction, kind, message.status, text)
@@ -119,7 +120,7 @@ class LinkWatch:
             if kind != RECEPTION_STATUS:
                 self.rates[side].count(now)
                 if kind == MEASUREMENT and side is Role.RM:
-                    self._journal.curves.add(key, title, partial(getattr, message, "body"), now)
+                    self._journal.curves.add(key, title, partial(_measurement, message), now)
             ring.add(now, key, title, "received", kind, message.status, text)
         for to, out, _ in outs:
             if out is not text:  # the bridge's own, or a translation
@@ -130,6 +131,12 @@ class LinkWatch:
     def answered(self, out: Out, now: float) -> None:
         """Note an answer of the bridge to what the other side did not answer."""
         self._journal.ring.add(now, self._keys[out.to], self._titles(out.to), "sent", "", "", out.text)
+
+
+def _measurement(message: Message) -> PowerMeasurement | dict[str, Any]:
+    """Return a measurement as it was read already, or its members."""
+    parsed = message.reading.parsed if message.reading is not None else None
+    return parsed if isinstance(parsed, PowerMeasurement) else message.body
 
 
 def side_key(link: str, role: Role) -> str:

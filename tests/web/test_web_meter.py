@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2connect.messages.general import CommodityQuantity
+from s2connect.messages.general import CommodityQuantity, PowerMeasurement, PowerValue
 from s2connect.session.acknowledgements import Acknowledgements
 from s2connect.session.latencies import BOUNDS, STEPS, WINDOW, Latencies
 from s2connect.web.facts import MAX_REFUSALS
@@ -163,6 +164,15 @@ def test_what_is_no_value_makes_no_curve(body: dict[str, Any]) -> None:
     curves = Curves()
     curves.add("k", "t", lambda: body, 0.0)
     assert [one for *_, found in curves.devices() for one in found] == []
+
+
+def test_a_measurement_that_was_read_already_makes_the_same_curve() -> None:
+    curves, values = Curves(), [PowerValue(commodity_quantity=L1, value=number) for number in (3.0, 1.0)]
+    message = PowerMeasurement(message_id="m", measurement_timestamp=datetime.now(UTC), values=values)
+    curves.add("typed", "t", lambda: message, 0.0)
+    curves.add("members", "t", lambda: measured((L1, 3.0), (L1, 1.0)), 0.0)
+    typed, members = (list(found[L1].points(0.0)) for *_, found in curves.devices())
+    assert typed == members == [(0.0, 1.0, 3.0, 1.0)]
 
 
 def test_a_device_that_measures_all_the_time_is_read_a_bounded_number_of_times() -> None:
