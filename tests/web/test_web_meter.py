@@ -168,7 +168,7 @@ def test_what_is_no_value_makes_no_curve(body: dict[str, Any]) -> None:
 
 def test_a_measurement_that_was_read_already_makes_the_same_curve() -> None:
     curves, values = Curves(), [PowerValue(commodity_quantity=L1, value=number) for number in (3.0, 1.0)]
-    message = PowerMeasurement(message_id="m", measurement_timestamp=datetime.now(UTC), values=values)
+    message = PowerMeasurement(measurement_timestamp=datetime.now(UTC), values=values)
     curves.add("typed", "t", lambda: message, 0.0)
     curves.add("members", "t", lambda: measured((L1, 3.0), (L1, 1.0)), 0.0)
     typed, members = (list(found[L1].points(0.0)) for *_, found in curves.devices())
