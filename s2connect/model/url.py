@@ -223,6 +223,8 @@ class BaseUrl(_Url):
         if isinstance(address_of(text), ipaddress.IPv6Address):
             text = f"[{text}]"
         url = cls.from_user(text)
+        if "://" in text and urlsplit(text).path:
+            return url  # whole: a base URL may have no path but its slash
         parts = urlsplit(url)
         authority, path = parts.netloc.rstrip(":"), parts.path
         typed_bare = "://" not in text and _is_local(url.host)
