@@ -8,7 +8,18 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from s2connect import CommunicationRole, Deployment, Endpoint, Pairing, PairKey, Role, Session, __version__, events
+from s2connect import (
+    CommunicationRole,
+    Deployment,
+    Endpoint,
+    NodeId,
+    Pairing,
+    PairKey,
+    Role,
+    Session,
+    __version__,
+    events,
+)
 from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.link import Link
 from s2connect.discovery.resolve import is_local_name
@@ -70,6 +81,7 @@ class Observation:
     Attributes:
         neighbours: Endpoints in the local network.
         warnings: Warnings of the service.
+        announced: By node of ours, the pairing for which somebody is about to type its code.
         totals: Events so far: ``("paired",)``, ``("unpaired", by)``, ``("refused", reason)`` for attempts to pair, and
             ``("failed", kind)`` for attempts to connect.
         pairings: All pairings, oldest first.
@@ -85,6 +97,7 @@ class Observation:
         self.neighbours = Neighbours(endpoint)
         self.warnings = Warnings()
         self.totals: Totals = Counter()
+        self.announced: dict[NodeId, events.PairingAnnounced] = {}
         self.pairings: OrderedDict[PairKey, Pairing] = OrderedDict()
         self.journal = Journal()
         self._loop = asyncio.get_running_loop()
@@ -166,7 +179,12 @@ class Observation:
 
     def _note(self, event: events.Event) -> None:
         match event:
+            case events.PairingAnnounced():
+                self.announced[event.node] = event
+            case events.PairingAnnouncementCancelled():
+                self.announced.pop(event.node, None)
             case events.Paired():
+                self.announced.pop(event.node, None)
                 self.totals["paired",] += 1
                 self._stale = True
                 self._code_ends[event.node] = event.at
@@ -206,13 +224,17 @@ class Observation:
 
     # For the page
 
-    async def changed(self) -> None:
-        """Wait for news since the last :meth:`snapshot`, or :data:`QUIET` seconds.
+    def mark(self) -> tuple[int, int]:
+        """Return a mark of what there is now, for :meth:`changed`."""
+        return self.journal.ring.count, self._changes
+
+    async def changed(self, mark: tuple[int, int] | None = None) -> None:
+        """Wait for news since a mark, by default that of the last :meth:`snapshot`, or :data:`QUIET` seconds.
 
         Returns at most :data:`CHANGES_PER_SECOND` times a second.
         """
         await asyncio.sleep(1 / CHANGES_PER_SECOND)
-        if self._shown != (self.journal.ring.count, self._changes):
+        if (mark or self._shown) != self.mark():
             return
         news = asyncio.Event()
         self.journal.sleepers.append(news.set)
@@ -312,7 +334,7 @@ class Observation:
 
     def snapshot(self) -> Snapshot:
         """Return the facts of now."""
-        self._shown = self.journal.ring.count, self._changes
+        self._shown = self.mark()
         now, bridge, history = datetime.now(UTC), self.bridge, self.endpoint.history()
         peers = self._peers()
         links, more_links = links_of(bridge, history, self.wall(), now) if bridge is not None else ((), 0)

@@ -114,10 +114,17 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class ShownCode:
-    """Place of a node's pairing code on the page; ``text`` is empty where there is none."""
+    """Place of a node's pairing code on the page; ``text`` is empty where there is none.
+
+    Attributes:
+        wanted_by: Name of who is about to type it; empty for nobody, or where that is not known.
+        wanted: Somebody is about to type it.
+    """
 
     node: NodeFacts
     title: str
+    wanted: bool = False
+    wanted_by: str = ""
     text: str = ""
     url: str = ""
     expires: bool = False
@@ -157,7 +164,9 @@ class Page:
 
     async def _show(self, request: web.Request, session: Session) -> web.Response:
         said = SAID.get(request.query.get("said", ""), "")
-        return _html("page.html", said=said, **self._values(Query.of(request), session))
+        values = self._values(Query.of(request), session)
+        text = await asyncio.to_thread(render, "page.html", said=said, **values)
+        return web.Response(text=text, content_type="text/html")
 
     async def _status(self, request: web.Request, session: Session) -> web.Response:
         """Return what programs show: of a bridge its status, otherwise all facts."""
@@ -171,20 +180,16 @@ class Page:
         self._viewers += 1
         try:
             while True:
-                begun = time.perf_counter()
+                begun, mark = time.thread_time(), self._observation.mark()
                 values = self._values(query, session)
-                news = {}
-                for name in PARTS:
-                    if name == "links" and not values["bridge"]:
-                        continue
-                    html = render(f"part_{name}.html", **values)
-                    if shown.get(name) != html:
-                        shown[name] = news[IDS.get(name, name)] = html
-                took = time.perf_counter() - begun
+                took = time.thread_time() - begun
+                parts, more = await asyncio.to_thread(_parts, values)
+                news = {name: html for name, html in parts.items() if shown.get(name) != html}
+                shown |= news
                 if news:
                     yield ServerEvent("parts", {"now": time.time(), "title": values["summary"], "parts": news})
-                await asyncio.sleep(max(MIN_PAUSE, took * self._viewers / SHARE))
-                await self._observation.changed()
+                await asyncio.sleep(max(MIN_PAUSE, (took + more) * self._viewers / SHARE))
+                await self._observation.changed(mark)
         finally:
             self._viewers -= 1
 
@@ -214,7 +219,7 @@ class Page:
             "crowd": max(len(facts.peers), len(facts.links)) > CROWD,
             "found": found[:MAX_FOUND],
             "more_found": max(0, len(found) - MAX_FOUND),
-            "codes": [one for one in codes if few or one.text][:MAX_SHOWN],
+            "codes": [one for one in codes if few or one.text or one.wanted][:MAX_SHOWN],
             "spent": SPENT,
             "more_codes": [] if few else facts.nodes,
             "drawings": drawn[:MAX_DRAWINGS],
@@ -235,13 +240,16 @@ class Page:
     def _shown_code(self, node: NodeFacts, facts: Snapshot) -> ShownCode:
         title = node.alias or node.description.title
         code = self._observation.endpoint.node(node.id).valid_pairing_code()
+        announced = self._observation.announced.get(node.id)
+        wanted = announced is not None
+        by = announced.peer.title if announced is not None and announced.peer is not None else ""
         if code is None:
-            return ShownCode(node, title)
+            return ShownCode(node, title, wanted, by)
         url, text = facts.service.pairing_url, code.shown
         drawn = qr(f"{url} {text}", "QR code of address and pairing code") if url else None
         left = code.expires_in or 0.0
         until = int(facts.at.timestamp() + left)
-        return ShownCode(node, title, text, url, code.expires_in is not None, left, until, drawn)
+        return ShownCode(node, title, wanted, by, text, url, code.expires_in is not None, left, until, drawn)
 
     # Pairing
 
@@ -252,7 +260,7 @@ class Page:
     async def _show_pair(self, request: web.Request, session: Session) -> web.Response:
         asked = {name: request.query.get(name, "")[:2000] for name in ("url", "peer", "node", "waiting", "asked")}
         if asked["url"] and not self._found(asked["url"]):
-            asked["url"] = ""  # nobody else's address is offered as if we had found it
+            asked |= {"url": "", "peer": "", "asked": ""}  # what was not found is not offered as if it were
         return self._pair_page(session, asked)
 
     def _found(self, url: str) -> FoundFacts | None:
@@ -331,14 +339,16 @@ class Page:
 
     async def _pair(self, request: web.Request, session: Session, form: Mapping[str, Any]) -> web.Response:
         url, waiting, code = _text(form, "url").strip(), _text(form, "waiting"), _text(form, "code").strip()
+        peer = _text(form, "peer")
         if code.startswith("https://") and " " in code:  # the text of a QR code
             url, _, code = code.partition(" ")
+            peer = ""
         command: dict[str, Any] = {"command": "pair", "code": code.strip()}
         if waiting:
             command["peer"] = waiting
         else:
             command["url"] = url
-            if peer := _text(form, "peer"):
+            if peer:
                 command["server_node"] = peer
         if node := _text(form, "node"):
             command["node"] = node
@@ -346,6 +356,8 @@ class Page:
             command["force"] = True
         answer = await self._ask(command)
         if answer.get("ok"):
+            with_node, with_peer = answer.get("node"), (answer.get("peer") or {}).get("id")
+            await self._settled(lambda: self._is_paired(str(with_node), str(with_peer)))
             return _see("/?said=paired")
         return self._pair_page(session, {**form, "asked": ""}, _problem(answer))
 
@@ -388,7 +400,20 @@ class Page:
     async def _unpair(self, request: web.Request, session: Session, form: Mapping[str, Any]) -> web.Response:
         command = {"command": "unpair", "peer": _text(form, "peer"), "node": _text(form, "node")}
         answer = await self._ask(command | ({"forget": True} if _text(form, "forget") else {}))
-        return _see("/?said=unpaired#peers") if answer.get("ok") else self._unpair_page(session, form, _problem(answer))
+        if not answer.get("ok"):
+            return self._unpair_page(session, form, _problem(answer))
+        await self._settled(lambda: not self._is_paired(command["node"], command["peer"]))
+        return _see("/?said=unpaired#peers")
+
+    def _is_paired(self, node: str, peer: str) -> bool:
+        return any((str(one.node), str(one.peer.id)) == (node, peer) for one in self._observation.snapshot().peers)
+
+    async def _settled(self, shown: Callable[[], bool]) -> None:
+        """Wait for a moment until the observation shows what was done, so that the next page does."""
+        for _ in range(20):
+            if shown():
+                return
+            await asyncio.sleep(0.1)
 
     async def _try(self, request: web.Request, session: Session, form: Mapping[str, Any]) -> web.Response:
         try:
@@ -399,6 +424,14 @@ class Page:
 
     async def _ask(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
         return await self._execute(command)
+
+
+def _parts(values: Mapping[str, Any]) -> tuple[dict[str, str], float]:
+    """Return the HTML of the parts by id, and the processor time of making it. Runs in a thread."""
+    begun = time.thread_time()
+    names = [name for name in PARTS if name != "links" or values["bridge"]]
+    parts = {IDS.get(name, name): render(f"part_{name}.html", **values) for name in names}
+    return parts, time.thread_time() - begun
 
 
 def summary(facts: Snapshot) -> str:

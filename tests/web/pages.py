@@ -15,7 +15,7 @@ from s2connect.service.control import as_line
 from s2connect.service.sidecar import Service
 from s2connect.supervisor import Supervisor
 from s2connect.web.observation import Observation
-from s2connect.web.page import Page
+from s2connect.web.page import Execute, Page
 from s2connect.web.server import PageServer
 from tests.web.shown import no_command
 
@@ -65,11 +65,13 @@ async def site(home: Path, role: Role, *, bind: str = "127.0.0.1", **node: Any) 
 
 
 @asynccontextmanager
-async def serving(observation: Observation, *, port: int = 0) -> AsyncIterator[PageServer]:
-    """Serve the page of an observation, whose buttons do nothing."""
+async def serving(
+    observation: Observation, *, port: int = 0, execute: Execute = no_command
+) -> AsyncIterator[PageServer]:
+    """Serve the page of an observation, whose buttons do nothing by themselves."""
     async with Supervisor("test") as supervisor:
         server = PageServer(supervisor=supervisor, port=port)
-        Page(observation, no_command).install(server)
+        Page(observation, execute).install(server)
         await server.start()
         try:
             yield server

@@ -12,6 +12,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from s2connect import NodeDescription, NodeId, Role
+from s2connect.events import PairingAnnounced
 from s2connect.model.roles import CommunicationRole
 from s2connect.web.facts import (
     CertificateFacts,
@@ -187,12 +188,16 @@ class Shown:
         self._seen: list[Seen] | None = None
         self._curves: list[Curve] | None = None
         self.bridge = None
+        self.announced = {OWN: PairingAnnounced(node=OWN, peer=node(text, 6, Role.RM), peer_endpoint=None)}
         self.endpoint = SimpleNamespace(node=lambda _: SimpleNamespace(valid_pairing_code=lambda: None))
 
     def snapshot(self) -> Snapshot:
         return self._snapshot
 
-    async def changed(self) -> None:
+    def mark(self) -> tuple[int, int]:
+        return 0, 0
+
+    async def changed(self, mark: object = None) -> None:
         await asyncio.sleep(1)
 
     def messages(self, *_: Any, **__: Any) -> list[Seen]:
@@ -303,6 +308,7 @@ def house(*, kind: Any = "serve") -> Observation:
     def measured(key: str, quantity: str, value: Callable[[float], float]) -> Curve:
         return Curve(key=key, title=key, quantity=quantity, unit="W", step=20.0, points=points(value))
 
+    made.announced = {}
     made._curves = [
         measured("Battery in the cellar", "ELECTRIC.POWER.L1", lambda ago: round(2400 * math.sin(ago / 500))),
         *(measured("Heat pump", f"ELECTRIC.POWER.L{phase}", _switched_on(700.0 + 90 * phase)) for phase in (1, 2, 3)),

@@ -185,6 +185,27 @@ async def test_everything_is_done_by_keyboard(tmp_path: Path) -> None:
         await see(page, "Nothing is paired yet", "h1")
 
 
+async def test_the_essentials_work_without_scripts(tmp_path: Path) -> None:
+    async with (
+        site(tmp_path / "cem", Role.CEM) as cem,
+        site(tmp_path / "rm", Role.RM, user_defined_name="Cellar") as rm,
+        chromium() as browser,
+        tab(browser, java_script_enabled=False) as page,
+    ):
+        await page.goto(rm.server.url)
+        await page.get_by_role("link", name="Type an address").click()
+        await page.get_by_label("Address of the other side").fill(cem.pairing_url)
+        await page.get_by_label("Its pairing code").fill(cem.code())
+        await page.get_by_role("button", name="Pair", exact=True).click()
+        await see(page, "Paired.", ".note.good")
+        await page.goto(cem.server.url)
+        await see(page, "1 of 1 connected", "h1")
+        await see(page, "Load again", "footer")
+        await page.get_by_role("link", name="Unpair Cellar").click()
+        await page.get_by_role("button", name="Unpair").click()
+        await see(page, "Nothing is paired yet", "h1")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("what", ["house", "everything"])
 async def test_the_page_is_for_everybody_and_fits_a_phone(scheme: str, what: str) -> None:
@@ -251,6 +272,15 @@ async def test_a_page_over_the_network_asks_for_the_password(tmp_path: Path) -> 
         await page.get_by_label("Password of the page").fill("not this one")
         await page.get_by_role("button", name="Log in").click()
         await see(page, "This is not the password.", "[role=alert]")
+        await page.get_by_label("Password of the page").fill("correct horse battery")
+        await page.get_by_role("button", name="Log in").click()
+        await see(page, "Nothing is paired yet", "h1")
+        await page.goto(f"{url}pair")
+        cem.server._sessions.expire(1e12)  # days later
+        await page.get_by_label("Address of the other side").fill(cem.pairing_url)
+        await page.get_by_label("Its pairing code").fill("ABCD")
+        await page.get_by_role("button", name="Pair", exact=True).click()
+        await see(page, "Log in", "h1")
         await page.get_by_label("Password of the page").fill("correct horse battery")
         await page.get_by_role("button", name="Log in").click()
         await see(page, "Nothing is paired yet", "h1")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import pytest
@@ -19,10 +20,11 @@ from s2connect.web.drawing import amount, drawings
 from s2connect.web.facts import Curve, Point
 from s2connect.web.observation import Observation
 from s2connect.web.page import IDS, PARTS, Page, Query
+from s2connect.web.server import PageServer
 from s2connect.web.templates import STATIC, environment, render, static_file
 from tests.waits import until, within
-from tests.web.pages import Site, site
-from tests.web.shown import no_command, shown
+from tests.web.pages import Site, serving, site
+from tests.web.shown import OWN, no_command, shown
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202eevil\x1b[31m\x00\u2066"
 
@@ -53,8 +55,8 @@ class Seen(HTMLParser):
 class Visitor:
     """A browser without scripts."""
 
-    def __init__(self, of: Site, http: aiohttp.ClientSession) -> None:
-        self._base = of.server.url
+    def __init__(self, server: PageServer, http: aiohttp.ClientSession) -> None:
+        self._base = server.url
         self._http = http
 
     async def get(self, path: str = "", status: int = 200) -> str:
@@ -71,7 +73,7 @@ class Visitor:
 @asynccontextmanager
 async def visitor(of: Site) -> AsyncIterator[Visitor]:
     async with aiohttp.ClientSession() as http:
-        yield Visitor(of, http)
+        yield Visitor(of.server, http)
 
 
 @pytest.mark.long
@@ -236,3 +238,79 @@ def test_a_drawing_has_a_line_for_each_phase_and_says_the_same_in_words() -> Non
 )
 def test_amounts_have_their_unit(value: float, text: str) -> None:
     assert amount(value, "W") == text
+
+
+# What the buttons do
+
+
+class Recorder:
+    """Executes no command and remembers them."""
+
+    def __init__(self, **answer: Any) -> None:
+        self.commands: list[Mapping[str, Any]] = []
+        self._answer = {"ok": True, **answer}
+
+    async def execute(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.commands.append(command)
+        return self._answer
+
+
+@asynccontextmanager
+async def buttons(recorder: Recorder, observation: Observation) -> AsyncIterator[Visitor]:
+    async with serving(observation, execute=recorder.execute) as server, aiohttp.ClientSession() as http:
+        yield Visitor(server, http)
+
+
+DEVICE, FOUND = str(UUID(int=5)), "https://found.local:8443/pairing/"
+
+
+async def test_a_waiting_device_is_asked_to_show_its_code_and_paired_without_an_address() -> None:
+    recorder = Recorder()
+    async with buttons(recorder, shown("Heat pump")) as person, within(20):
+        form = next(one for action, one in Seen(await person.get()).forms if action == "/pick" and "waiting" in one)
+        _, text = await person.post("pick", **form)
+        assert "It was asked to show its code." in text
+        _, text = await person.post("pair", **{**Seen(text).form("/pair"), "code": " K4ZA-1234 "})
+        assert "Paired." in text
+    own = str(OWN)
+    assert recorder.commands == [
+        {"command": "announce", "peer": DEVICE, "node": own},
+        {"command": "pair", "code": "K4ZA-1234", "peer": DEVICE},
+    ]
+
+
+async def test_what_was_found_is_asked_and_taken_back() -> None:
+    recorder = Recorder(nodes=[])
+    async with buttons(recorder, shown("Heat pump")) as person, within(20):
+        form = next(one for action, one in Seen(await person.get()).forms if action == "/pick" and "url" in one)
+        _, text = await person.post("pick", **{**form, "peer": str(UUID(int=4))})
+        assert "Pair with Heat pump" in text
+        _, text = await person.post("cancel", **Seen(text).form("/cancel"))
+        assert "Nothing was paired." in text
+    asked = {"command": "announce", "peer": str(UUID(int=4)), "url": FOUND, "node": str(OWN)}
+    assert recorder.commands == [asked, {**asked, "cancel": True}]
+
+
+async def test_the_text_of_a_qr_code_is_taken_apart_and_strange_addresses_are_not_offered() -> None:
+    recorder = Recorder(ok=False, error={"kind": "not_reachable", "what": "<b>", "hint": "Is it on?"})
+    async with buttons(recorder, shown("Heat pump")) as person, within(20):
+        text = await person.get("pair?url=https://evil.example/&peer=x&asked=1")
+        assert "evil" not in text
+        form = Seen(text).form("/pair")
+        status, text = await person.post("pair", **{**form, "code": "https://a.local:1/pairing/ ABCD EFGH JKMN"})
+        assert status == 422
+        assert "&lt;b&gt;" in text
+        assert "Is it on?" in text
+    assert recorder.commands[-1] == {"command": "pair", "code": "ABCD EFGH JKMN", "url": "https://a.local:1/pairing/"}
+
+
+def test_of_many_peers_those_that_fit_are_shown() -> None:
+    session = Session("token", None, 0.0, 0.0)
+    page = Page(shown("Heat pump", kind="serve", peers=60), no_command)
+    all_of = render("page.html", said="", **page._values(Query(), session))
+    assert all_of.count('id="peer-') == 50
+    assert "and 10 more" in all_of
+    assert 'name="find"' in all_of
+    few = render("page.html", said="", **page._values(Query(find="REFUSED"), session))
+    assert 0 < few.count('id="peer-') < 20
+    assert "None fits" in render("page.html", said="", **page._values(Query(find="dishwasher"), session))
