@@ -269,12 +269,12 @@ class PageServer(HttpsServer):
         self._app.router.add_get(path, self._open(handler))
 
     def add_metrics(self, path: str, handler: Handler) -> None:
-        """Answer GET requests of monitoring: on this machine anybody's, elsewhere with the bearer token of the home."""
+        """Answer GET requests of monitoring: from this machine anybody's, from elsewhere with the token of the home."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if self._may_monitor(request):
                 bearer_proved()
-            elif not self.is_local and await self._session(request) is None:
+            elif not _is_of_this_machine(request) and await self._session(request) is None:
                 return web.Response(status=401, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
             return await handler(request)
 
@@ -336,7 +336,7 @@ class PageServer(HttpsServer):
     async def _user(self, request: web.Request) -> int | None:
         """Return the user of this machine who sent a request over loopback, None if that is not known."""
         transport = request.transport
-        if not self.is_local or transport is None or any(name in request.headers for name in _FORWARDED):
+        if not self.is_local or transport is None or not _is_of_this_machine(request):
             return None
         if transport not in self._users:
             peer, here = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
@@ -502,6 +502,11 @@ class PageServer(HttpsServer):
         await super()._prepare(request, response)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
+
+
+def _is_of_this_machine(request: web.Request) -> bool:
+    """Return whether a request comes over loopback, and no proxy has passed it on."""
+    return is_loopback(request.remote or "") and not any(name in request.headers for name in _FORWARDED)
 
 
 def is_loopback(bind: str) -> bool:

@@ -152,7 +152,7 @@ async def test_an_address_of_another_machine_is_named() -> None:
 async def test_in_the_network_everybody_logs_in_and_out_again() -> None:
     async with within(30), serving(network=True) as served, served.browser() as http:
         assert not await sees_the_page(http)
-        async with http.get("/metrics") as response:
+        async with http.get("/metrics", headers={"Via": "1.1 proxy"}) as response:
             assert response.status == 401
         async with http.get("/news") as response:
             assert response.status == 401
@@ -222,10 +222,13 @@ async def test_a_new_password_logs_everybody_out_and_ends_their_streams() -> Non
         await until(lambda: served.streams == 0)
 
 
-async def test_monitoring_asks_with_the_token_of_the_home(tmp_path: Path) -> None:
+async def test_monitoring_asks_with_the_token_of_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home.create(tmp_path / "home")
     async with within(30), serving(network=True, home=home) as served, served.browser() as http:
         token = monitoring_token(home)
+        async with http.get("/metrics") as response:
+            assert response.status == 200, "it is of this machine"
+        monkeypatch.setattr(server, "is_loopback", lambda *_: False)  # as from another one
         for given, status in ((token, 200), (f"{token}x", 401), ("", 401)):
             async with http.get("/metrics", headers={"Authorization": f"Bearer {given}"}) as response:
                 assert response.status == status
