@@ -93,6 +93,7 @@ CORES = [
             "admission",
             "publish",
             "receiver",
+            "rivals",
         )
     ),
     "messages/state.py",

@@ -92,6 +92,8 @@ class Reloaded:
         ended: Routes that were removed.
         failed: Routes that could not be started, with the reason.
         restart: Tables whose change takes effect with the next start.
+        reread: Files whose new content is in force: ``certificate``, ``trust_anchors``, ``mqtt``.
+        unread: Files whose new content cannot be used, with the reason; the old one stays in force.
     """
 
     kept: list[str] = field(default_factory=list)
@@ -100,6 +102,8 @@ class Reloaded:
     ended: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     restart: list[str] = field(default_factory=list)
+    reread: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -284,6 +288,9 @@ class Bridge:
                 done.ended.append(name)
             for name, new in wanted.items():
                 await self._renew(name, new, done)
+            files = await self.endpoint.reread_files()
+            done.reread.extend(files.changed)
+            done.unread.update(files.failed)
             self.config = config
             return done
 

@@ -159,6 +159,7 @@ register(
 register(
     app,
     service_commands.status,
+    service_commands.reload,
     service_commands.certificate,
     diagnostics_commands.doctor,
     diagnostics_commands.validate,

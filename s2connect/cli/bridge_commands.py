@@ -134,12 +134,12 @@ def status(
 @with_options("s2connect bridge reload bridge.toml")
 def reload(options: Options, file: RunningFileArgument = None) -> None:
     """Have a running bridge read its file again, and print the changes."""
-    from s2connect.cli.bridge_show import reload_sentence
-    from s2connect.service.commands import ReloadBridge
+    from s2connect.cli.show import reload_sentence
+    from s2connect.service.commands import Reload
 
     async def work() -> dict[str, Any]:
         async with _reached(file, options) as control:
-            return (await control.ask(ReloadBridge())).reloaded
+            return (await control.ask(Reload())).reloaded
 
     done = run_work(work())
     options.report(done, reload_sentence(done))

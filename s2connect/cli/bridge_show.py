@@ -36,31 +36,11 @@ class BridgeText(ServiceText):
             case events.PairingAnnounced(code=code) if code is ABSENT:
                 who = name_of(event.peer) if event.peer is not None else "An energy manager"
                 return f"{clock(event.time)}  {who} wants to pair; the code is shown by: s2connect bridge pair FILE"
-            case events.Reloaded():
-                return f"{clock(event.time)}  {reload_sentence(event.result)}"
             case events.ReloadFailed():
                 lines = [f"  line {p.line}: {for_display(p.what, 500)}" for p in event.problems if p.fatal]
                 head = f"{clock(event.time)}  The file was not taken over; everything stays as it was."
                 return "\n".join([head, *(lines or [f"  {for_display(event.error['what'], 500)}"])])
         return super().__call__(event)
-
-
-def reload_sentence(done: dict[str, Any]) -> str:
-    """Return what a reload did."""
-    parts = [
-        f"{', '.join(names)} {word}"
-        for names, word in (
-            (done["begun"], "begun"),
-            (done["ended"], "ended"),
-            ([f"{one['route']} ({one['devices']} devices)" for one in done["updated"]], "updated"),
-            (done["kept"], "untouched"),
-            ([f"{one['route']} ({one['reason']})" for one in done["failed"]], "FAILED"),
-        )
-        if names
-    ]
-    if done["restart_needed"]:
-        parts.append(f"a restart is needed for [{'], ['.join(done['restart_needed'])}]")
-    return for_display(f"Read the file again: {'; '.join(parts) or 'nothing to do'}.", 2000)
 
 
 def bridge_blocks(bridge: dict[str, Any], width: int) -> list[RenderableType]:

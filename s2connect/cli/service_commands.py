@@ -100,6 +100,19 @@ def status(options: Options) -> None:
     options.show({"home": str(options.path), **to_value(found)}, lambda width: status_blocks(found, width))
 
 
+@with_options("s2connect reload", "s2connect reload --home cem")
+def reload(options: Options) -> None:
+    """Have the running service read its settings and files again: certificates, the broker's password, names of nodes.
+
+    The same as SIGHUP. Says what is in force, and what needs a restart.
+    """
+    from s2connect.cli.show import reload_sentence
+    from s2connect.service.commands import Reload
+
+    done = options.ask(Reload()).reloaded
+    options.report(done, reload_sentence(done))
+
+
 @with_options("s2connect certificate", "s2connect certificate --new-ca --yes")
 def certificate(
     options: Options,

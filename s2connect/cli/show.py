@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
 from typing import Any
@@ -174,6 +174,11 @@ class ServiceText:
 def sentence(event: events.Event) -> str | None:
     """Return an event as a sentence; None for one that people need not know."""
     match event:
+        case events.Reloaded():
+            return reload_sentence(event.result)
+        case events.ReloadFailed():
+            what = for_display(event.error["what"], 500)
+            return f"The settings were not taken over; everything stays as it was: {what}"
         case events.NodesChanged(nodes=nodes):
             return f"Nodes here now: {', '.join(f'{n.alias or str(n.id)[:8]} ({ROLES[n.role]})' for n in nodes)}."
         case events.Paired():
@@ -227,6 +232,32 @@ def own_nodes_block(nodes: Sequence[OwnNode], pairings: Sequence[PairingEntry], 
     ]
     narrow = [f"{own_name(one)}\n  paired with {paired[one.id]}, id {one.id}" for one in nodes]
     return listing(("alias", "name", "brand, model", "role", "paired with", "id"), rows, narrow, width)
+
+
+_FILES = {"certificate": "certificate", "trust_anchors": "trust anchors", "mqtt": "files of the MQTT broker"}
+
+
+def reload_sentence(done: Mapping[str, Any]) -> str:
+    """Return what a reload did, of a bridge or of an endpoint."""
+    parts = [
+        f"{', '.join(names)} {word}"
+        for names, word in (
+            (done.get("begun"), "begun"),
+            (done.get("ended"), "ended"),
+            ([f"{one['route']} ({one['devices']} devices)" for one in done.get("updated", ())], "updated"),
+            (done.get("kept"), "untouched"),
+            ([f"{one['route']} ({one['reason']})" for one in done.get("failed", ())], "FAILED"),
+            ([f"node {one[:8]}" for one in done.get("described", ())], "described anew"),
+            ([f"new {_FILES[one]}" for one in done.get("reread", ())], "in force"),
+            ([f"new {_FILES[one['what']]} ({one['reason']})" for one in done.get("unread", ())], "NOT USED"),
+        )
+        if names
+    ]
+    if done["restart_needed"]:
+        tables = "kept" in done
+        named = "], [".join(done["restart_needed"]) if tables else ", ".join(done["restart_needed"])
+        parts.append(f"a restart is needed for {f'[{named}]' if tables else named}")
+    return for_display(f"Read the file again: {'; '.join(parts) or 'nothing to do'}.", 2000)
 
 
 def pairings_block(pairings: Sequence[PairingEntry], width: int, nodes: Sequence[OwnNode] = ()) -> RenderableType:
@@ -284,6 +315,11 @@ def status_blocks(status: FullStatus, width: int) -> list[RenderableType]:
         facts.add("Certificate", f"{'EXPIRED since' if leaf.expired else 'valid until'} {when(leaf.not_after)}")
     else:
         facts.add("Certificate", "is made when the service starts")
+    if (broker := endpoint.broker) is not None:
+        told = "connected" if broker.connected else f"NOT CONNECTED{f': {broker.error}' if broker.error else ''}"
+        facts.add("MQTT broker", f"{broker.where} as {for_display(broker.client_id, 80)}, {for_display(told, 400)}")
+        if broker.suspicion:
+            facts.add("", for_display(broker.suspicion, 500))
     blocks: list[RenderableType] = [facts.block(width), Text(), pairings_block(status.pairings, width, status.nodes)]
     blocks += troubles_blocks(status.pairings)
     if status.waiting:

@@ -427,6 +427,12 @@ _WARNINGS: Final = _group(
     "Warnings of a service",
     "`reason` of the event `warning`, and lines of its log. The service goes on. Errors above can be reasons, too.",
     {
+        "broker_client_id": (
+            "A second client seems to use the client id of this endpoint at the MQTT broker: the two end each other's "
+            "connection.",
+            "Look into the log of the broker: from where does the other one come? A copy of this home has to stop.",
+            "Two endpoints: give each a `client_id` and an account of its own.",
+        ),
         "token_unknown": (
             "A peer that is paired came with a token that is not known here (it gets 401). Tokens change with every "
             "session, so one of the two runs with an older copy of its state, or a second copy of one runs somewhere.",

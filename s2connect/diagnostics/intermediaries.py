@@ -17,6 +17,7 @@ from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.probes import ASK_TIMEOUT, connect
 from s2connect.errors import S2ConnectError
 from s2connect.model.proxy import Proxies
+from s2connect.service.commands import BrokerStatus
 
 if TYPE_CHECKING:
     from s2connect.transports.mqtt.broker import BrokerConnection
@@ -78,7 +79,7 @@ async def check_broker(endpoint: ExaminedEndpoint, found: Findings) -> None:
     found.append(found.check.ok(f"The MQTT broker {url.host}:{url.port} answers with TLS, in {took}."))
     found.check = Check(Layer.BROKER, "broker.login")
     if endpoint.running:
-        found.append(found.check.ok("Login and speed at the broker are checked while the service does not run."))
+        found.append(service_at_broker(endpoint.status.endpoint.broker if endpoint.status is not None else None))
         return
     connection = await BrokerConnection(settings, context).open(ASK_TIMEOUT)
     try:
@@ -92,6 +93,20 @@ async def check_broker(endpoint: ExaminedEndpoint, found: Findings) -> None:
         found.append(found.check.fail("No message of ours came back from the broker.", cure))
     finally:
         await connection.close()
+
+
+def service_at_broker(broker: BrokerStatus | None) -> Finding:
+    """Check what the running service says of its connection to the broker."""
+    check = Check(Layer.BROKER, "broker.login")
+    if broker is None:
+        return check.ok("Login and speed at the broker are checked while the service does not run.")
+    if broker.suspicion:
+        return check.warn(broker.suspicion, "Look for a second client in the log of the broker.")
+    if not broker.connected:
+        what = f"The running service is not connected to the broker {broker.where}. {broker.error or ''}".rstrip()
+        cure = "After a change of password, CA or certificate: s2connect reload, or s2connect bridge reload FILE."
+        return check.fail(what, cure)
+    return check.ok(f"The running service is connected to the broker {broker.where} as {broker.client_id}.")
 
 
 async def _measure(broker: BrokerConnection, topic: str) -> Finding:

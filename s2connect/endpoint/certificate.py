@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -171,6 +171,11 @@ def read_certificates(home: Home, config: EndpointConfig) -> Certificates:
         _facts(ca, home.path / CA_FILE) if ca else None,
         _facts(leaf, config.certificate or home.path / LEAF_FILE) if leaf else None,
     )
+
+
+def served(certificates: Certificates, identity: ServerIdentity) -> Certificates:
+    """Return the certificates of an endpoint with the leaf that its server shows, whatever the files hold meanwhile."""
+    return replace(certificates, leaf=_facts(identity.chain_pem, Path(LEAF_FILE)))
 
 
 def _facts(pem: bytes, path: Path) -> CertificateFacts:

@@ -21,6 +21,7 @@ from s2connect.endpoint.hosted import check_new_aliases, with_aliases
 from s2connect.endpoint.node import Node
 from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
+from s2connect.endpoint.rereading import FileReader, Reread
 from s2connect.endpoint.resolver import Resolver
 from s2connect.endpoint.state import EndpointState
 from s2connect.endpoint.stopping import until_signal
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncZeroconf
 
     from s2connect.endpoint.backup import Backup
-    from s2connect.endpoint.certificate import CertificateManager
+    from s2connect.endpoint.certificate import CertificateManager, Certificates
     from s2connect.endpoint.local_network import LocalNetwork
     from s2connect.endpoint.server import Server
     from s2connect.store.backup_file import Passphrase
@@ -99,6 +100,7 @@ class Endpoint:
         self._certificates = certificates
         self._tls = tls
         self._home = home
+        self._follows_file = False  # whether the settings are those of the home, and of nobody else
         self._serve = serve
         self._config_lock = asyncio.Lock()
         self._next: EndpointConfig | None = None  # settings that count from the next opening on
@@ -113,6 +115,7 @@ class Endpoint:
         self._pairing = PairingManager(state, self._pairings, certificates)
         self._server: Server | None = None
         self._lan: LocalNetwork | None = None
+        self._files = FileReader(state, certificates, tls, self._client)
         if serve and self.config.deployment is Deployment.LAN and not self.config.wan_pairing_server:
             from s2connect.endpoint.local_network import LocalNetwork  # loads zeroconf
 
@@ -152,6 +155,7 @@ class Endpoint:
             if home is not None:
                 opened = await asyncio.to_thread(Home.open, Path(home))
                 await asyncio.to_thread(stack.enter_context, opened.lock())
+            own_settings = config is None
             if config is None:
                 if opened is None:
                     raise UsageError("An endpoint needs a home or settings.")
@@ -181,6 +185,7 @@ class Endpoint:
             )
             certificates, tls = await asyncio.to_thread(_certificate, config, opened, vault)
             endpoint = cls(state, certificates, tls, opened, serve=serve, zeroconf=zeroconf)
+            endpoint._follows_file = own_settings
             stack.push_async_callback(endpoint._close)
             await endpoint._start()
             if listen:
@@ -188,6 +193,7 @@ class Endpoint:
             yield endpoint
 
     async def _start(self) -> None:
+        await self._files.start()
         await self._start_transports(self.config.nodes)
         for local in self._state.local.nodes.values():
             await self._add_node(local)
@@ -245,6 +251,7 @@ class Endpoint:
             guest_context=lambda: wan_client_context(self.config.trust_anchors),
             addresses_of=self._state.resolver.resolve if self.config.connects_to_internet_only else None,
             failures=self.supervisor.failures,
+            on_suspicion=lambda sentence: self._state.notice("broker_client_id", sentence),
         )
         self.mqtt.start()
 
@@ -378,7 +385,7 @@ class Endpoint:
         settings = {**self.config.model_dump(), "nodes": nodes}
         config = checked(lambda: EndpointConfig.model_validate(settings), "the nodes")
         if self._home is not None:
-            kept = self._next or config  # what counts from the next start on is kept
+            kept = await self._stored()
             await asyncio.to_thread(self._write, kept.model_copy(update={"nodes": config.nodes}))
         self._state.config, self._state.local = config, config.endpoint()
 
@@ -394,13 +401,19 @@ class Endpoint:
         if self._home is None:
             raise UsageError("This endpoint has no state directory in which settings could be kept.")
         async with self._config_lock:
-            wanted = await asyncio.to_thread(change, self._next or self.config)
+            wanted = await asyncio.to_thread(change, await self._stored())
             await asyncio.to_thread(self._write, wanted)
             self._next = wanted
             at_once = {"nodes": wanted.nodes, "name": wanted.name}
             self._state.config = self.config.model_copy(update=at_once)
             self._state.local = self._state.config.endpoint()
         return wanted
+
+    async def _stored(self) -> EndpointConfig:
+        """Return the settings in the home, which count from the next opening on; a person may have changed them."""
+        if self._home is not None and self._follows_file:
+            return await asyncio.to_thread(read_config, self._home)
+        return self._next or self.config
 
     def _write(self, config: EndpointConfig) -> None:
         assert self._home is not None
@@ -432,6 +445,14 @@ class Endpoint:
     def certificate_expires(self) -> datetime:
         """Time at which the certificate expires that is served now."""
         return self._tls.identity.not_valid_after
+
+    def certificates(self) -> Certificates:
+        """Return the facts of its certificates, of the leaf as it is served now. Blocks: call it in a thread."""
+        from s2connect.endpoint.certificate import Certificates, read_certificates, served
+
+        if self._home is None:
+            return served(Certificates(self.config.is_own_ca, None, None), self._tls.identity)
+        return served(read_certificates(self._home, self.config), self._tls.identity)
 
     @property
     def tls(self) -> ServerContext:
@@ -556,6 +577,14 @@ class Endpoint:
         identity = await asyncio.to_thread(self._certificates.renew)
         self._tls.replace(identity)
         _log.info("a new leaf certificate is in use until %s", identity.not_valid_after)
+
+    async def reread_files(self) -> Reread:
+        """Use files of the settings whose content has changed: certificates, trust anchors, the broker's password.
+
+        Pairings and sessions stay, but for sessions over the broker, which begin anew where its files have changed.
+        """
+        async with self._config_lock:
+            return await self._files.reread(self.mqtt)
 
     async def _renew_in_time(self) -> None:
         while True:

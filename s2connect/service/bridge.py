@@ -22,6 +22,7 @@ from s2connect.service import commands, events
 from s2connect.service.control import control_socket
 from s2connect.service.failures import ExitCode, Failure
 from s2connect.service.record import LinkRecorder
+from s2connect.service.reloading import reread_result
 from s2connect.service.serve import Form, service_process
 from s2connect.service.sidecar import Service, Sink
 from s2connect.service.signals import Stop, signal_handlers
@@ -42,16 +43,13 @@ class BridgeService(Service):
         super().__init__(bridge.endpoint, home, sink, stop=stop.now, show_codes=show_codes)
         self._bridge = bridge
         self._notifier = notifier
-        self._commands |= {commands.ShowBridge: self._show_bridge, commands.ReloadBridge: self._reload}
+        self._commands |= {commands.ShowBridge: self._show_bridge}
 
     def open_connections(self) -> int:
         return 2 * sum(len(route.links) for route in self._bridge.routes.values())
 
     async def _show_bridge(self, command: commands.ShowBridge) -> commands.BridgeStatus:
         return commands.BridgeStatus(bridge=self._bridge.status())
-
-    async def _reload(self, command: commands.ReloadBridge) -> commands.ReloadResult:
-        return commands.ReloadResult(reloaded=await self.reload())
 
     async def reload(self) -> dict[str, Any]:
         """Read the file again. One that cannot be used raises ``S2ConnectError`` and changes nothing."""
@@ -70,15 +68,6 @@ class BridgeService(Service):
             raise
         finally:
             self._notifier.ready(summary(self._bridge))
-
-    def reload_soon(self) -> None:
-        """Read the file again, from a signal."""
-
-        async def reload() -> None:
-            with contextlib.suppress(S2ConnectError):
-                await self.reload()
-
-        self._supervisor.spawn(reload(), "reload")
 
 
 class _Changes:
@@ -175,6 +164,7 @@ def _reload_result(done: Reloaded) -> dict[str, Any]:
         "ended": done.ended,
         "failed": [{"route": name, "reason": why} for name, why in done.failed.items()],
         "restart_needed": done.restart,
+        **reread_result(done.reread, done.unread),
     }
 
 

@@ -54,6 +54,16 @@ class ServiceStatus(Entry):
     pid: int | None
 
 
+class BrokerStatus(Entry):
+    """State of the connection to the MQTT broker. ``suspicion`` hints at a second client with our client id."""
+
+    where: str
+    client_id: str
+    connected: bool
+    error: str | None
+    suspicion: str | None
+
+
 class EndpointStatus(Entry):
     """State of the endpoint. ``advertised`` is its name in the network, None if it is not advertised."""
 
@@ -65,6 +75,7 @@ class EndpointStatus(Entry):
     advertised: str | None
     not_found: NotFound | None
     certificate: Certificates
+    broker: BrokerStatus | None = None
 
 
 class FullStatus(Entry):
@@ -269,8 +280,8 @@ class ShowBridge(Command[BridgeStatus], name="bridge"):
     """Return the status of a bridge."""
 
 
-class ReloadBridge(Command[ReloadResult], name="reload"):
-    """Have a bridge read its file again."""
+class Reload(Command[ReloadResult], name="reload"):
+    """Have a service read its settings again: those of an endpoint, or the file of a bridge."""
 
 
 class ShowPage(Command[PageStatus], name="page"):

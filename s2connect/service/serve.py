@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from s2connect.service.failures import ExitCode
 from s2connect.service.lines import LineWriter, chunks_of, converse, descriptor_of
 from s2connect.service.record import Recorder, open_log
 from s2connect.service.sidecar import Service, Sink
-from s2connect.service.signals import Stop
+from s2connect.service.signals import Stop, signal_handlers
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor, process_failures
 from s2connect.transports.tls_buffer import free_transports_at_once, use_small_tls_buffers
@@ -136,6 +137,7 @@ async def serve(
                 await stack.enter_async_context(control_socket(home, service.answer))
                 await output.put(service.ready())
                 process.follow(service)
+                stack.enter_context(signal_handlers({signal.SIGHUP: service.reload_soon}))
                 if codes:
                     await service.issue_codes()
                 await _until_stopped(service, process, commands=commands)

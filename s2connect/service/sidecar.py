@@ -9,13 +9,12 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from s2connect import (
@@ -26,15 +25,12 @@ from s2connect import (
     NodeConfig,
     NodeDescription,
     NodeId,
-    Pairing,
-    PairKey,
     Session,
+    read_config,
 )
 from s2connect import events as endpoint_events
 from s2connect.discovery.resolve import is_local_name
-from s2connect.endpoint.certificate import read_certificates
 from s2connect.endpoint.config import checked
-from s2connect.endpoint.connections import PeerHistory
 from s2connect.errors import ConnectionClosed, S2ConnectError, UsageError
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message, write_message
@@ -59,7 +55,9 @@ from s2connect.service.objects import (
     own_node,
 )
 from s2connect.service.record import Recorder
+from s2connect.service.reloading import reconfigure, reread_result
 from s2connect.service.settings import ChangedSettings, changed, checked_settings, result_of
+from s2connect.service.status import broker_status, certificates, entries
 from s2connect.session.answers import ANSWER_WITHIN, Later
 from s2connect.store.files import temporary, write_private
 from s2connect.store.home import Home
@@ -162,6 +160,7 @@ class Service:
             commands.SetAlias: self._set_alias,
             commands.Status: self._status,
             commands.MakeBackup: self._make_backup,
+            commands.Reload: self._reload,
             commands.Stop: self._stop_service,
             commands.ShowPage: self._show_page,
             commands.PageLink: self._issue_page_link,
@@ -423,7 +422,7 @@ class Service:
         await self._session(command.session).session.close()
 
     async def _unpair(self, command: commands.Unpair) -> PairingEntry:
-        pairings = await _entries(await self.endpoint.pairings())
+        pairings = await entries(await self.endpoint.pairings())
         if command.node is not None:
             node = self._node(command.node)
             pairings = [pairing for pairing in pairings if pairing.node == node.id]
@@ -446,7 +445,7 @@ class Service:
         node = self._node(command.node)
         ended = await self.endpoint.remove_node(node.id, forget=command.forget)
         hosted = await self._hosted(node)
-        return commands.RemovedNode(node=node.id, pairings=await _entries(ended), nodes=hosted.nodes)
+        return commands.RemovedNode(node=node.id, pairings=await entries(ended), nodes=hosted.nodes)
 
     async def _set_alias(self, command: commands.SetAlias) -> commands.HostedNodes:
         await self._check_free_to_change()
@@ -490,10 +489,11 @@ class Service:
                 session_url=self._url(endpoint.session_url),
                 advertised=self._advertised(),
                 not_found=self._not_found,
-                certificate=await asyncio.to_thread(lambda: read_certificates(Home.open(self._home), config)),
+                certificate=await asyncio.to_thread(certificates, endpoint, self._home, running=self._running),
+                broker=broker_status(endpoint) if self._running else None,
             ),
             nodes=self._own_nodes(),
-            pairings=await _entries(await endpoint.pairings(), connected, endpoint.history()),
+            pairings=await entries(await endpoint.pairings(), connected, endpoint.history()),
             sessions=[
                 SessionEntry(
                     **opened.facts(),
@@ -526,6 +526,37 @@ class Service:
         return commands.BackupMade(
             file=str(file), made_at=made.made_at, pairings=made.pairings, left_out=list(made.left_out)
         )
+
+    async def _reload(self, command: commands.Reload) -> commands.ReloadResult:
+        if not self._running:
+            raise no_service("Only a running service reads its settings again.")
+        return commands.ReloadResult(reloaded=await self.reload())
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the settings, and the files that they name, again. Raises ``S2ConnectError`` and changes nothing then.
+
+        What cannot change while the service runs is named in the result.
+        """
+        try:
+            stored = await asyncio.to_thread(lambda: read_config(Home.open(self._home)))
+            described, restart = await reconfigure(self.endpoint, stored)
+            files = await self.endpoint.reread_files()
+        except S2ConnectError as error:
+            _log.error("The settings were not taken over: %s", error)
+            await self._sink.put(events.ReloadFailed(error=Failure.of(error).to_object(), problems=()))
+            raise
+        result = {"described": described, "restart_needed": restart, **reread_result(files.changed, files.failed)}
+        await self._sink.put(events.Reloaded(result=result))
+        return result
+
+    def reload_soon(self) -> None:
+        """Read everything again, from a signal."""
+
+        async def reload() -> None:
+            with suppress(S2ConnectError):
+                await self.reload()
+
+        self._supervisor.spawn(reload(), "reload")
 
     async def _stop_service(self, command: commands.Stop) -> None:
         if self._stop is None:
@@ -571,15 +602,6 @@ def _alias(text: str) -> str:
         what = f"{for_display(text, 60)} is no alias: it has up to {MAX_ALIAS} letters and digits, without blanks."
         raise UsageError(what, hint="A number or two letters are best, because people type it.")
     return spelled
-
-
-async def _entries(
-    pairings: Sequence[Pairing],
-    connected: Collection[PairKey] = (),
-    history: Mapping[PairKey, PeerHistory] = MappingProxyType({}),
-) -> list[PairingEntry]:
-    """Return the entries of pairings: made in a thread, because there may be many."""
-    return await asyncio.to_thread(lambda: [PairingEntry.of(pairing, connected, history) for pairing in pairings])
 
 
 def _failed(identifier: object, failure: Failure) -> events.Result:

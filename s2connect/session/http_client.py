@@ -86,6 +86,10 @@ class SessionClient:
         # The only token that the store has for a pairing: the next session is initiated without reading it again.
         self._tokens: dict[tuple[PairKey, float], AccessToken] = {}
 
+    def trust(self, pki: ssl.SSLContext) -> None:
+        """Use another context for normal PKI validation from the next request on."""
+        self._pki = pki
+
     async def destination(self, pairing: Pairing, url: BaseUrl, address: str | None) -> Destination:
         """Return the destination of requests to the server of a pairing (TRUST-06, TRUST-07).
 

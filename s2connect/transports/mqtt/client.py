@@ -14,6 +14,7 @@ from s2connect.model.text import for_display
 from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.backoff import Backoff
 from s2connect.transports.mqtt.publish import TAKEN_OVER
+from s2connect.transports.mqtt.rivals import WINDOW, Rivals
 from s2connect.transports.mqtt.topics import TopicSpace
 
 if TYPE_CHECKING:
@@ -63,10 +64,13 @@ class MqttClient:
         guest: Whether a peer named this broker.
         chance: Uniform in [0, 1), spreads the attempts.
         failures: Reports errors of ours; the client starts again after them.
+        on_suspicion: Called with a sentence where another client seems to have our client id (MQ-16).
 
     Attributes:
         users: Sessions that need it; ``uses`` counts those of the past as well.
+        where: Host and port of the broker, for display.
         error: Why the last attempt failed, None if it did not.
+        rivals: Hints at another client with our client id.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class MqttClient:
         guest: bool = False,
         chance: Callable[[], float] = random.random,
         failures: FailureLog | None = None,
+        on_suspicion: Callable[[str], None] | None = None,
     ) -> None:
         self.settings = settings
         self.guest = guest
@@ -87,14 +92,18 @@ class MqttClient:
         self._connect = connect
         self._greet = greet
         self._farewell = farewell
-        self._where = f"{for_display(settings.url.host)}:{settings.url.port}"
+        self.where = f"{for_display(settings.url.host)}:{settings.url.port}"
         self._chance = chance
         self._supervisor = Supervisor("s2connect-mqtt", failures)
         self._task: asyncio.Task[None] | None = None
         self._connection: BrokerConnection | None = None
         self.error: S2ConnectError | None = None
         self._changed = asyncio.Event()
+        self._renewed = asyncio.Event()
+        self._since = 0.0
         self._closed = False
+        self._on_suspicion = on_suspicion or (lambda _: None)
+        self.rivals = Rivals(self.where, for_display(self.client_id, 80))
 
     @property
     def space(self) -> TopicSpace:
@@ -112,11 +121,17 @@ class MqttClient:
         connection = self._connection
         return connection if connection is not None and connection.lost is None else None
 
+    @property
+    def suspicion(self) -> str:
+        """Sentence about another client with our client id; empty where nothing hints at one (MQ-16)."""
+        holds = self.connection is not None and asyncio.get_running_loop().time() - self._since >= WINDOW
+        return "" if holds else self.rivals.suspicion
+
     def start(self) -> None:
         """Connect, and keep connected until :meth:`close`; nothing where it does already."""
         if (self._task is None or self._task.done()) and not self._closed:
             self.error = None
-            self._task = self._supervisor.keep(self._run, "mqtt-client", self._where)
+            self._task = self._supervisor.keep(self._run, "mqtt-client", self.where)
 
     async def up(self, timeout: float = UP_TIMEOUT) -> BrokerConnection:
         """Return the connection; wait for an attempt that is on its way.
@@ -141,7 +156,14 @@ class MqttClient:
         except TimeoutError as error:
             if isinstance(error, S2ConnectError):
                 raise
-            raise PeerTimeout(f"There is no connection to the broker {self._where} yet.") from None
+            raise PeerTimeout(f"There is no connection to the broker {self.where} yet.") from None
+
+    async def renew(self, settings: MqttSettings) -> None:
+        """Connect anew, at once, with another password or TLS context of the same account."""
+        self.settings = settings
+        self._renewed.set()
+        if (connection := self.connection) is not None:
+            await connection.close()
 
     async def close(self) -> None:
         """Clear the presence, disconnect in good order and stop; idempotent, bounded, never raises for the network."""
@@ -160,11 +182,14 @@ class MqttClient:
             while True:
                 self.attempts += 1
                 self.error = None
+                self._renewed.clear()
                 delay_at_least = await self._attempt(backoff)
                 self._wake()
-                await asyncio.sleep(max(backoff.failed(self._chance()), delay_at_least))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(backoff.failed(self._chance()), delay_at_least)):
+                        await self._renewed.wait()
         except Exception:  # an error of ours: no waiter shall wait until the supervisor's restart
-            self.error = NotReachable(f"The connection to the broker {self._where} failed.", hint="The log says why.")
+            self.error = NotReachable(f"The connection to the broker {self.where} failed.", hint="The log says why.")
             self._wake()
             raise
 
@@ -176,16 +201,23 @@ class MqttClient:
         except S2ConnectError as error:
             self._failed(error)
             return 0.0
-        since = loop.time()
+        since = self._since = loop.time()
         lost = await self._stay(connection)
-        if loop.time() - since >= STABLE:
+        lasted = loop.time() - since
+        if lasted >= STABLE:
             backoff.established()
         if lost.reason_code == TAKEN_OVER:
-            text = f"Another client came to the broker {self._where} with our client id."
+            text = f"Another client came to the broker {self.where} with our client id."
             self._failed(NotReachable(text, hint="Give each endpoint a client id of its own."))
+            known = self.rivals.suspicion
+            if self.rivals.taken_over() != known:
+                self._on_suspicion(self.rivals.suspicion)
             return TAKEN_OVER_DELAY * (1 + self._chance())
-        _log.warning("The connection to the broker %s ended: %s", self._where, lost.text)
-        self.error = NotReachable(f"The connection to the broker {self._where} was lost.")
+        if not self._renewed.is_set() and self.rivals.lost(lasted=lasted, now=loop.time()):
+            _log.warning("%s", self.rivals.suspicion)
+            self._on_suspicion(self.rivals.suspicion)
+        _log.warning("The connection to the broker %s ended: %s", self.where, lost.text)
+        self.error = NotReachable(f"The connection to the broker {self.where} was lost.")
         return 0.0
 
     async def _open(self) -> BrokerConnection:
@@ -196,13 +228,13 @@ class MqttClient:
         except BaseException as error:
             await connection.close()
             if isinstance(error, TimeoutError) and not isinstance(error, S2ConnectError):
-                raise PeerTimeout(f"The broker {self._where} does not answer.") from None
+                raise PeerTimeout(f"The broker {self.where} does not answer.") from None
             raise
         return connection
 
     async def _stay(self, connection: BrokerConnection) -> BrokerLost:
         self._connection = connection
-        _log.info("Connected to the broker %s", self._where)
+        _log.info("Connected to the broker %s", self.where)
         self._wake()
         try:
             await connection.ended.wait()
@@ -219,5 +251,5 @@ class MqttClient:
 
     def _failed(self, error: S2ConnectError) -> None:
         if self.error is None:
-            _log.warning("No connection to the broker %s: %s", self._where, error)
+            _log.warning("No connection to the broker %s: %s", self.where, error)
         self.error = error

@@ -100,6 +100,7 @@ class MqttTransport:
         addresses_of: Resolves or refuses the host of a broker that a peer names; None asks the operating system.
         limits: Seconds and bytes of the sessions.
         failures: Reports errors of ours in background tasks.
+        on_suspicion: Called with a sentence where another client seems to have our client id (MQ-16).
 
     Attributes:
         drops: Messages on our topics that could not be used, by reason.
@@ -117,7 +118,9 @@ class MqttTransport:
         addresses_of: Callable[[str], Awaitable[list[str]]] | None = None,
         limits: ChannelLimits | None = None,
         failures: FailureLog | None = None,
+        on_suspicion: Callable[[str], None] | None = None,
     ) -> None:
+        self._on_suspicion = on_suspicion
         self._role_of = role_of
         self._credentials = credentials or (lambda _: None)
         self._guest_context = guest_context or wan_client_context
@@ -164,6 +167,21 @@ class MqttTransport:
         """Connect to our own broker and stay connected. Nothing without settings."""
         if self._home is not None:
             self._home.start()
+
+    async def renew(self, settings: MqttSettings) -> None:
+        """Use another password, CA or certificate of the same account at our own broker: connect anew with them.
+
+        Raises:
+            ConfigurationError: A file cannot be used; what is in force stays so.
+        """
+        home = self._need_home()
+        context = await asyncio.to_thread(settings.context)
+        self._contexts[False, home.settings.url.is_websocket] = context
+        await home.renew(settings)
+
+    def forget_contexts(self) -> None:
+        """Make the TLS contexts for brokers that peers name anew, the next time."""
+        self._contexts = {key: context for key, context in self._contexts.items() if not key[0]}
 
     # --- communication server
 
@@ -555,7 +573,15 @@ class MqttTransport:
                 await self._gateways.greet(broker)
 
         farewell = no_presence(space, mc)
-        client = MqttClient(settings, connect, greet=greet, farewell=farewell, guest=guest, failures=self._failures)
+        client = MqttClient(
+            settings,
+            connect,
+            greet=greet,
+            farewell=farewell,
+            guest=guest,
+            failures=self._failures,
+            on_suspicion=None if guest else self._on_suspicion,
+        )
         return client
 
     async def _context(self, url: MqttUrl, *, guest: bool) -> ssl.SSLContext:

@@ -1,0 +1,42 @@
+"""Parts of the status of a service: pairings, certificates, broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from s2connect import Endpoint, Home, Pairing, PairKey
+from s2connect.endpoint.certificate import Certificates, read_certificates
+from s2connect.endpoint.connections import PeerHistory
+from s2connect.service.commands import BrokerStatus
+from s2connect.service.objects import PairingEntry
+
+
+async def entries(
+    pairings: Sequence[Pairing],
+    connected: Collection[PairKey] = (),
+    history: Mapping[PairKey, PeerHistory] = MappingProxyType({}),
+) -> list[PairingEntry]:
+    """Return the entries of pairings: made in a thread, because there may be many."""
+    return await asyncio.to_thread(lambda: [PairingEntry.of(pairing, connected, history) for pairing in pairings])
+
+
+def certificates(endpoint: Endpoint, home: Path, *, running: bool) -> Certificates:
+    """Return the certificates: what a running service shows, or else what the files hold. Blocks."""
+    return endpoint.certificates() if running else read_certificates(Home.open(home), endpoint.config)
+
+
+def broker_status(endpoint: Endpoint) -> BrokerStatus | None:
+    """Return the state of the connection to the MQTT broker, None where there is none."""
+    client = endpoint.mqtt.client if endpoint.mqtt is not None else None
+    if client is None:
+        return None
+    return BrokerStatus(
+        where=client.where,
+        client_id=client.client_id,
+        connected=client.connection is not None,
+        error=str(client.error) if client.error is not None else None,
+        suspicion=client.suspicion or None,
+    )
