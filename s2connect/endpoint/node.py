@@ -12,7 +12,7 @@ from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.pairing import PairingManager, token_of
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
-from s2connect.errors import NotReachable
+from s2connect.errors import NotReachable, UsageError
 from s2connect.events import CodeWithdrawn, Paired, Unpaired
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeDescription, NodeId, Role
@@ -68,7 +68,10 @@ class Node:
 
     @property
     def _local(self) -> LocalNode:
-        return self._state.local.nodes[self.id]
+        local = self._state.local.nodes.get(self.id)
+        if local is None:
+            raise UsageError("This node has been removed.")
+        return local
 
     # Pairing
 
@@ -106,6 +109,8 @@ class Node:
         async def work() -> None:
             while True:
                 needed = always or not await self.pairings()
+                if self.id not in self._state.local.nodes:
+                    return  # removed
                 if needed:
                     show(self.issue_pairing_code(lifetime=lifetime))
                 with contextlib.suppress(TimeoutError):

@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import pytest
 
-from s2connect import Endpoint, NodeConfig, NodeId, Role, create_home
+from s2connect import Endpoint, NodeConfig, NodeId, PairingCode, Role, create_home
 from s2connect.endpoint.endpoint import read_config
 from s2connect.errors import ConfigurationError, NetworkError, NoLongerPaired, PairingRefused, UsageError
 from s2connect.store.home import Home
 from tests.endpoint.conftest import OpenEndpoint, lan_config
-from tests.waits import within
+from tests.waits import until, within
 
 
 def thing(role: Role = Role.RM, alias: str | None = None) -> NodeConfig:
@@ -119,3 +119,16 @@ async def test_a_node_whose_peer_cannot_be_reached_stays_unless_it_is_to_be_forg
     assert (len(rm.nodes), len(await rm.pairings())) == (2, 1)
     await rm.remove_node(gone.id, forget=True)
     assert (len(rm.nodes), len(await rm.pairings())) == (1, 0)
+
+
+async def test_codes_of_a_removed_node_are_not_shown_any_more(rm: Endpoint) -> None:
+    gone = await rm.create_node(thing())
+    shown: list[PairingCode] = []
+    showing = gone.show_codes(shown.append, lifetime=0.05)
+    await until(lambda: bool(shown))
+    await rm.remove_node(gone.id)
+    async with within(10):
+        await showing
+    assert rm.supervisor.failures.counts == {}
+    with pytest.raises(UsageError, match="removed"):
+        gone.issue_pairing_code()
