@@ -24,6 +24,7 @@ from s2connect.errors import ConfigurationError
 from s2connect.https.own_addresses import own_addresses
 from s2connect.https.rate import network_of
 from s2connect.https.server import Handler, HttpsServer, bearer_proved, read_body
+from s2connect.model.log_limiter import LogLimiter
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
 from s2connect.web.access import (
@@ -144,6 +145,7 @@ class PageServer(HttpsServer):
         self._links = OneTimeLinks()
         self._sessions = Sessions()
         self._log_ins = LogInLimiter()
+        self._reports = LogLimiter()
         self._password: PasswordHash | None = None
         self._monitoring_token = ""
         self._verified: dict[LogIn, tuple[str, asyncio.Future[bool | None]]] = {}
@@ -444,8 +446,8 @@ class PageServer(HttpsServer):
             if not verified.done():
                 verified.set_result(right)
             self._verify_next()
-        if not right:
-            _log.warning("A wrong password of the page from %s", log_in.network)
+        if not right and (count := self._reports.count("password", _now())):
+            _log.warning("Wrong passwords of the page: %d; the last from %s", count, log_in.network)
 
     # Streams
 
