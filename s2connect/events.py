@@ -130,6 +130,17 @@ class Unpaired(Event):
     peer: NodeDescription
     by: UnpairedBy
 
+    @property
+    def sentence(self) -> str:
+        """Return what happened as a sentence for a person, without the name of the peer."""
+        name = "energy manager" if self.peer.role is Role.CEM else "device"
+        match self.by:
+            case UnpairedBy.PEER:
+                return f"The {name} has ended the pairing."
+            case UnpairedBy.REPLACED:
+                return f"The pairing with the {name} was replaced by another one."
+        return f"The pairing with the {name} was ended on this side."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenUnknown(Event):
@@ -245,6 +256,7 @@ class EventHub:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._streams: list[EventStream] = []
         self.ended: deque[Unpaired] = deque(maxlen=MAX_ENDED)
+        self._paired: dict[NodeId, NodeId] = {}  # with which each node was paired last
         self._clock = clock
         self._failed_lines = LogLimiter()
 
@@ -263,12 +275,14 @@ class EventHub:
         match event:
             case Paired():
                 self._forget_ended(event)
+                self._paired[event.node] = event.peer.id
                 _log.info(
                     "%s is paired with %s as communication %s", event.node, event.peer.id, event.communication_role
                 )
             case Unpaired():
                 self._forget_ended(event)
-                self.ended.append(event)
+                if event.by is not UnpairedBy.REPLACED or self._paired.get(event.node) != event.peer.id:
+                    self.ended.append(event)
                 what = "%s is no longer paired with %s, ended by %s"
                 if event.by is UnpairedBy.PEER:
                     name = "energy manager" if event.peer.role is Role.CEM else "device"

@@ -332,6 +332,18 @@ class Bridge:
             "running_for": round(time.time() - self._since, 3),
             "routes": [self._route_object(running) for running in self._running.values()],
             "failed": [{"name": name, "reason": why} for name, why in self.failed.items()],
+            "ended": [
+                {
+                    "node": str(event.node),
+                    "peer": str(event.peer.id),
+                    "name": for_display(event.peer.title, 100),
+                    "role": str(event.peer.role),
+                    "by": str(event.by),
+                    "since": event.at.isoformat(timespec="milliseconds"),
+                    "text": event.sentence,
+                }
+                for event in self.endpoint.ended_pairings()
+            ],
         }
 
     def _route_object(self, running: _Running) -> Object:

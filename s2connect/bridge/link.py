@@ -183,7 +183,7 @@ class Link:
             name=self.name,
             state=machine.state,
             for_seconds=now - machine.since,
-            reason=machine.reason,
+            reason=self._unpaired() if machine.state is LinkState.UNPAIRED else machine.reason,
             retry_in=None if retry_at is None else max(0.0, retry_at - now),
             sides={role: self._side_status(role, side.title) for role, side in self.sides.items()},
             counts={role: dict(counts) for role, counts in self.counters.messages.items()},
@@ -226,6 +226,12 @@ class Link:
     def _is_paired(self) -> bool:
         return all(side.initiator is not None for side in self.sides.values())
 
+    def _unpaired(self) -> str:
+        """Return which sides are not paired, and the next step."""
+        names = {Role.RM: "the device", Role.CEM: "the energy manager"}
+        missing = [names[role] for role, side in self.sides.items() if side.initiator is None]
+        return f"{' and '.join(missing) or 'a side'} is not paired; pair it with: s2connect bridge pair FILE"
+
     def _opens_itself(self) -> bool:
         return all(side.initiator is Initiator.BRIDGE for side in self.sides.values())
 
@@ -237,7 +243,7 @@ class Link:
         if not paired:
             self._answer_all(NOT_NOW)
             if machine.state is not LinkState.UNPAIRED:
-                self._on(LinkEvent.UNPAIRED)
+                self._on(LinkEvent.UNPAIRED, reason=self._unpaired())
         elif machine.state is LinkState.UNPAIRED or (self._paired_anew and machine.state is LinkState.REFUSED):
             self._on(LinkEvent.PAIRED)
         self._paired_anew = False

@@ -12,7 +12,10 @@ from s2connect.cli.terminal import clock
 from s2connect.model.text import for_display
 from s2connect.service import events
 from s2connect.service.objects import ABSENT, name_of
-from s2connect.web.rows import COLUMNS, LEGEND, Row, failed_sentence, no_links, sides_of
+from s2connect.web.rows import COLUMNS, LEGEND, Row, ended_sentence, failed_sentence, no_links, sides_of
+
+MAX_ENDED: Final = 10
+"""Pairings that have ended that are shown, the last ones."""
 
 _STYLES: Final = {"up": "green", "failed": "red", "refused": "red", "unpaired": "yellow"}
 
@@ -53,6 +56,7 @@ def bridge_blocks(bridge: dict[str, Any], width: int) -> list[RenderableType]:
         blocks.append(_links(rows, width) if rows else Text(f"  {no_links(route)}"))
         blocks.append(Text())
     blocks += [Text(failed_sentence(failed)) for failed in bridge["failed"]]
+    blocks += [Text(ended_sentence(ended), "yellow") for ended in bridge.get("ended", ())[:MAX_ENDED]]
     if any(route["links"] for route in bridge["routes"]):
         blocks.append(Text(LEGEND, style="dim"))
     return blocks

@@ -23,9 +23,12 @@ from s2connect.model.common import NodeDescription, NodeId
 from s2connect.model.text import for_display, span
 from s2connect.service import events
 from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes
-from s2connect.service.objects import ABSENT, NodeEntry, OwnNode, PairingEntry, name_of
+from s2connect.service.objects import ABSENT, EndedEntry, NodeEntry, OwnNode, PairingEntry, name_of
+from s2connect.web.codes import CODES, OVER
+from s2connect.web.facts import CodeState
 
 MAX_TABLE_ROWS = 200  # beyond which rows are not wrapped
+MAX_ENDED = 10  # pairings that have ended that are shown, the last ones
 TABLE_WIDTH = 100  # columns of a terminal from which on a table of pairings can be read
 
 ROLES = {"CEM": "energy manager", "RM": "device"}
@@ -287,6 +290,15 @@ def troubles_blocks(pairings: Sequence[PairingEntry]) -> list[RenderableType]:
     return [Text(), *shown] if shown else []
 
 
+def ended_blocks(ended: Sequence[EndedEntry]) -> list[RenderableType]:
+    """Return a sentence for each of the last pairings that have ended, and the next step."""
+    shown: list[RenderableType] = [Text()] if ended else []
+    for one in ended[:MAX_ENDED]:
+        again = "If that was not meant, pair again" if one.by == "peer" else "To pair again"
+        shown.append(Text(f"{name_of(one.peer)}, {when(one.since)}: {one.text} {again}: s2connect pair", "yellow"))
+    return shown
+
+
 def _state(one: PairingEntry) -> str:
     if not one.confirmed:
         return "unconfirmed"
@@ -311,6 +323,8 @@ def status_blocks(status: FullStatus, width: int) -> list[RenderableType]:
     for node in status.nodes:
         facts.add("Node", own_name(node))
         facts.add("", str(node.id))
+        if service.running and node.code_state in OVER:
+            facts.add("", CODES[CodeState(node.code_state)])
     if leaf := endpoint.certificate.leaf:
         facts.add("Certificate", f"{'EXPIRED since' if leaf.expired else 'valid until'} {when(leaf.not_after)}")
     else:
@@ -322,6 +336,7 @@ def status_blocks(status: FullStatus, width: int) -> list[RenderableType]:
             facts.add("", for_display(broker.suspicion, 500))
     blocks: list[RenderableType] = [facts.block(width), Text(), pairings_block(status.pairings, width, status.nodes)]
     blocks += troubles_blocks(status.pairings)
+    blocks += ended_blocks(status.ended)
     if status.waiting:
         blocks += [Text(), waiting_block(status.waiting)]
     if status.sessions:

@@ -15,7 +15,7 @@ from s2connect.endpoint.certificate import Certificates
 from s2connect.errors import UsageError
 from s2connect.model.common import EndpointDescription, Role
 from s2connect.service.failures import Failure
-from s2connect.service.objects import Entry, NotFound, OwnNode, PairingEntry, SessionEntry, to_value
+from s2connect.service.objects import EndedEntry, Entry, NotFound, OwnNode, PairingEntry, SessionEntry, to_value
 from s2connect.service.settings import ChangedSettings
 from s2connect.session.answers import MAX_RETRIES
 from s2connect.store.backup_file import Passphrase
@@ -87,6 +87,7 @@ class FullStatus(Entry):
     pairings: list[PairingEntry]
     sessions: list[SessionEntry]
     waiting: list[NodeDescription]
+    ended: list[EndedEntry] = field(default_factory=list)
 
     def __repr__(self) -> str:
         # Short, because asyncio.run makes the repr of its main task, with its result, twice.

@@ -73,10 +73,12 @@ class OwnNode(NodeDescription):
     """One of our nodes, in full."""
 
     alias: str | None = None
+    code_state: str = "none"
+    """State of its pairing code; see :attr:`s2connect.Node.code_state`."""
 
     @model_serializer(mode="wrap")
     def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {**write(self), "alias": self.alias}
+        return {**write(self), "alias": self.alias, "code_state": self.code_state}
 
 
 class Trouble(Entry):
@@ -136,6 +138,16 @@ class ExchangedMessage(Entry):
 
     direction: str
     type: str
+
+
+class EndedEntry(Entry):
+    """A pairing that has ended since the service began. ``by`` is ``us``, ``peer`` or ``replaced``."""
+
+    node: NodeId
+    peer: NodeDescription
+    by: str
+    since: datetime
+    text: str
 
 
 class SessionEntry(Entry):

@@ -46,6 +46,7 @@ from s2connect.service.failures import STOPPING, Failure, no_service
 from s2connect.service.first_message import FirstMessage
 from s2connect.service.objects import (
     ABSENT,
+    EndedEntry,
     NodeEntry,
     NotFound,
     OwnNode,
@@ -201,7 +202,10 @@ class Service:
         return [NodeEntry(node.id, node.role, node.alias) for node in self.endpoint.nodes.values()]
 
     def _own_nodes(self) -> list[OwnNode]:
-        return [OwnNode(**dict(node.description), alias=node.alias) for node in self.endpoint.nodes.values()]
+        return [
+            OwnNode(**dict(node.description), alias=node.alias, code_state=node.code_state)
+            for node in self.endpoint.nodes.values()
+        ]
 
     async def issue_codes(self) -> None:
         """Issue a dynamic code for every node without a static one, which the dynamic one would replace."""
@@ -504,6 +508,10 @@ class Service:
                 for opened in self._sessions.values()
             ],
             waiting=list(endpoint.waiting()),
+            ended=[
+                EndedEntry(node=one.node, peer=one.peer, by=str(one.by), since=one.at, text=one.sentence)
+                for one in endpoint.ended_pairings()
+            ],
         )
 
     def _url(self, url: BaseUrl) -> str | None:

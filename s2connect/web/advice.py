@@ -8,7 +8,7 @@ from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.sides import Initiator
 from s2connect.model.common import Role
 from s2connect.model.text import span
-from s2connect.web.facts import CodeState, PeerState
+from s2connect.web.facts import PeerState
 
 EXPIRES_SOON: Final = 21 * 86_400.0
 """Seconds before its end at which a certificate of an operator needs attention."""
@@ -123,25 +123,6 @@ def of_link(
             "Is it switched on, and does it reach this machine? " + _DOCTOR,
         )
     return f"{_names(absent)} {_are(absent)} not connected.{why}", "The bridge connects by itself. " + _DOCTOR
-
-
-def of_ended(role: Role, by: str, pair: str) -> tuple[str, str]:
-    """Return what ended a pairing with a peer of that role, and the next step; ``pair`` is the command to pair."""
-    name = NAMES[role]
-    if by == "peer":
-        return f"{name.capitalize()} has ended the pairing.", f"If that was not meant, pair again: {pair}"
-    return f"The pairing with {name} was ended on this side.", f"To pair again: {pair}"
-
-
-CODES: Final = {
-    CodeState.NONE: "There is no code. Make one with: s2connect code",
-    CodeState.VALID: "",
-    CodeState.STATIC: "",
-    CodeState.USED: "The code is spent: a pairing was made with it. For another one: s2connect code",
-    CodeState.EXPIRED: "The code has expired. Make a new one with: s2connect code",
-    CodeState.WITHDRAWN: "The code was withdrawn after failed attempts. Make a new one with: s2connect code",
-}
-"""What helps, by the state of a code."""
 
 
 def of_certificate(left: float, *, own_ca: bool) -> str:

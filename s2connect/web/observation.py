@@ -26,6 +26,7 @@ from s2connect.discovery.resolve import is_local_name
 from s2connect.endpoint.connections import PeerHistory
 from s2connect.errors import UsageError
 from s2connect.web import advice
+from s2connect.web.codes import CODES
 from s2connect.web.facts import (
     MAX_PEERS,
     CertificateFacts,
@@ -428,7 +429,7 @@ class Observation:
                 state=state,
                 since=self._code_ends.get(node.id) if state in (CodeState.USED, CodeState.WITHDRAWN) else None,
                 expires=None if left is None else now + timedelta(seconds=left),
-                helps=advice.CODES[state],
+                helps=CODES[state],
             )
             yield NodeFacts(id=node.id, role=node.role, alias=node.alias, description=node.description, code=code)
 
@@ -438,7 +439,7 @@ class Observation:
             again = self.pairings.get(PairKey(event.node, event.peer.id))
             if again is not None and again.paired_at > event.at.timestamp():
                 continue
-            sentence, helps = advice.of_ended(event.peer.role, str(event.by), pair)
+            helps = f"{'If that was not meant' if event.by == 'peer' else 'To pair again'}: {pair}"
             yield EndedPairing(
-                node=event.node, peer=event.peer, by=str(event.by), at=event.at, sentence=sentence, helps=helps
+                node=event.node, peer=event.peer, by=str(event.by), at=event.at, sentence=event.sentence, helps=helps
             )

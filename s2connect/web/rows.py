@@ -76,6 +76,13 @@ def failed_sentence(failed: Object) -> str:
     return f"{for_display(failed['name'], 60)} does not run: {for_display(failed['reason'], 400)}"
 
 
+def ended_sentence(ended: Object) -> str:
+    """Return what happened to a pairing that has ended, and the next step."""
+    again = "If that was not meant, pair again" if ended["by"] == "peer" else "To pair again"
+    head = f"{for_display(ended['name'], 60)}, {ended['since'][:16].replace('T', ' ')} UTC"
+    return f"{head}: {ended['text']} {again}: s2connect bridge pair FILE"
+
+
 def _side(side: Object) -> str:
     if not side["connected"]:
         return "-"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.sides import Initiator
-from s2connect.model.common import Role
+from s2connect.events import Unpaired, UnpairedBy
+from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.web import advice
+from s2connect.web.codes import CODES
 from s2connect.web.facts import CodeState, PeerState
 from s2connect.web.peer_facts import state_of
 from s2connect.web.warnings import MAX_WARNINGS, Warnings
@@ -100,15 +103,17 @@ def test_which_side_of_a_link_is_missing(
 def test_a_code_that_cannot_be_used_says_how_to_get_another() -> None:
     for state in CodeState:
         valid = state in (CodeState.VALID, CodeState.STATIC)
-        assert ("s2connect code" in advice.CODES[state]) is not valid
+        assert ("s2connect code" in CODES[state]) is not valid
 
 
-@pytest.mark.parametrize("by", ["us", "peer", "replaced"])
+@pytest.mark.parametrize("by", list(UnpairedBy))
 @pytest.mark.parametrize("role", list(Role))
-def test_a_pairing_that_has_ended_says_by_whom_and_how_to_pair_again(by: str, role: Role) -> None:
-    sentence, helps = advice.of_ended(role, by, "s2connect pair")
+def test_a_pairing_that_has_ended_says_by_whom(by: UnpairedBy, role: Role) -> None:
+    node = NodeId(uuid4())
+    peer = NodeDescription(id=node, brand="b", type="t", model_name="m", role=role)
+    sentence = Unpaired(node=node, peer=peer, by=by).sentence
     assert advice.NAMES[role] in sentence.lower()
-    assert "s2connect pair" in helps
+    assert ("has ended" in sentence) is (by is UnpairedBy.PEER)
 
 
 @pytest.mark.parametrize(
