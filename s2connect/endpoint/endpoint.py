@@ -9,7 +9,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, checked
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection, PeerHistory
 from s2connect.endpoint.connector import Connector
-from s2connect.endpoint.hosted import check_new_aliases, with_aliases
+from s2connect.endpoint.hosted import check_new_aliases, described, find_node, with_aliases
 from s2connect.endpoint.node import Node
 from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
@@ -67,9 +66,6 @@ RENEWAL_CHECK = 30.0
 
 RENEWAL_PAUSE = 6 * 3600.0
 """Seconds before renewal is retried after an attempt that gave no better leaf."""
-
-MAX_NAMED = 20
-"""Most nodes that an error names."""
 
 
 class Endpoint:
@@ -287,20 +283,7 @@ class Endpoint:
         Raises:
             UsageError: None or several fit.
         """
-        named = self._state.local.by_alias(alias) if alias is not None else None
-        found = [
-            node
-            for node in self.nodes.values()
-            if (node_id is None or node.id == node_id)
-            and (role is None or node.role is role)
-            and (alias is None or (named is not None and node.id == named.id))
-        ]
-        if len(found) != 1:
-            names = (
-                ", ".join(islice((f"{n.alias or n.id} ({n.role})" for n in self.nodes.values()), MAX_NAMED)) or "none"
-            )
-            raise UsageError(f"{'Several nodes fit' if found else 'There is no such node'}; nodes here: {names}.")
-        return found[0]
+        return self.nodes[find_node(self._state.local, self.nodes, node_id, role, alias)]
 
     async def create_node(self, node: NodeConfig) -> Node:
         """Add a node and keep it in the settings. The errors are those of :meth:`create_nodes`."""
@@ -378,7 +361,7 @@ class Endpoint:
         if not changed:
             return
         async with self._config_lock:
-            await self._write_config([_described(known, changed.get(known.id)) for known in self.config.nodes])
+            await self._write_config([described(known, changed.get(known.id)) for known in self.config.nodes])
 
     async def _write_config(self, nodes: Sequence[NodeConfig]) -> None:
         check_new_aliases(self.config.nodes, nodes)
@@ -597,10 +580,6 @@ class Endpoint:
                 self._state.notice("certificate_not_renewed", str(error))
             if self._tls.identity.needs_renewal(datetime.now(UTC)):
                 await asyncio.sleep(RENEWAL_PAUSE)
-
-
-def _described(known: NodeConfig, new: NodeConfig | None) -> NodeConfig:
-    return known if new is None else new if new.alias else new.model_copy(update={"alias": known.alias})
 
 
 def certificates_of(config: EndpointConfig, home: Home | None, vault: Vault) -> CertificateManager:

@@ -1,13 +1,48 @@
-"""Settings of the nodes of one endpoint together: their aliases."""
+"""Nodes of one endpoint together: their aliases and settings, and which one is meant."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from itertools import islice
 
 from s2connect.endpoint.config import NodeConfig
-from s2connect.errors import ConfigurationError
+from s2connect.errors import ConfigurationError, UsageError
 from s2connect.model.alphabet import free_aliases, in_our_alphabet
+from s2connect.model.common import NodeId, Role
+from s2connect.model.local import LocalEndpoint
+
+MAX_NAMED = 20
+"""Most nodes that an error names."""
+
+
+def find_node(
+    local: LocalEndpoint, ready: Container[NodeId], node_id: NodeId | None, role: Role | None, alias: str | None
+) -> NodeId:
+    """Return the one of the nodes that are ready with that id, role or alias; without any, the only one.
+
+    Raises:
+        UsageError: None or several fit.
+    """
+    named = local.by_alias(alias) if alias is not None else None
+    nodes = [node for node in local.nodes.values() if node.id in ready]
+    found = [
+        node.id
+        for node in nodes
+        if (node_id is None or node.id == node_id)
+        and (role is None or node.description.role is role)
+        and (alias is None or (named is not None and node.id == named.id))
+    ]
+    if len(found) != 1:
+        shown = (f"{node.alias or node.id} ({node.description.role})" for node in nodes)
+        names = ", ".join(islice(shown, MAX_NAMED)) or "none"
+        raise UsageError(f"{'Several nodes fit' if found else 'There is no such node'}; nodes here: {names}.")
+    return found[0]
+
+
+def described(known: NodeConfig, new: NodeConfig | None) -> NodeConfig:
+    """Return the settings of a node with a new description, if there is one; an alias that is left out stays."""
+    return known if new is None else new if new.alias else new.model_copy(update={"alias": known.alias})
 
 
 def with_aliases(nodes: Sequence[NodeConfig], *, also_alone: bool = False) -> list[NodeConfig]:

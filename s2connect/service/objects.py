@@ -15,7 +15,7 @@ from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from s2connect import NodeDescription, NodeId, Pairing, PairKey, Secret
 from s2connect.errors import NotPaired, UsageError
-from s2connect.model.alphabet import in_our_alphabet
+from s2connect.model.alphabet import in_our_alphabet, to_ascii
 from s2connect.model.common import EndpointDescription, Role
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.text import for_display
@@ -23,6 +23,7 @@ from s2connect.model.text import for_display
 if TYPE_CHECKING:  # a command that only prints needs no sessions
     from s2connect.endpoint.connections import PeerHistory
 
+MAX_ALIAS: Final = 64  # characters of the longest alias
 MAX_NAMED: Final = 20  # most nodes that an error names
 MIN_PREFIX: Final = 4  # shortest beginning of a node id that stands for the whole
 
@@ -210,6 +211,15 @@ def rfc3339(at: datetime) -> str:
 def name_of(peer: Peer) -> str:
     """Return the name of a peer, fit for a terminal."""
     return for_display(peer.title, 40) or "a peer without a name"
+
+
+def read_alias(text: str) -> str:
+    """Return an alias as codes have it; ``UsageError`` if it has other characters than letters and digits."""
+    spelled = to_ascii(text.strip())
+    if not spelled.isalnum() or len(spelled) > MAX_ALIAS:
+        what = f"{for_display(text, 60)} is no alias: it has up to {MAX_ALIAS} letters and digits, without blanks."
+        raise UsageError(what, hint="A number or two letters are best, because people type it.")
+    return spelled
 
 
 def own_node(nodes: Sequence[OwnNode], wanted: str | None) -> OwnNode:

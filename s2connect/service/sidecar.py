@@ -34,10 +34,8 @@ from s2connect.endpoint.config import checked
 from s2connect.errors import ConnectionClosed, S2ConnectError, UsageError
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message, write_message
-from s2connect.model.alphabet import to_ascii
 from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json
-from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.service import commands, events
 from s2connect.service.commands import Command
@@ -54,6 +52,7 @@ from s2connect.service.objects import (
     SessionEntry,
     find_pairing,
     own_node,
+    read_alias,
 )
 from s2connect.service.record import Recorder
 from s2connect.service.reloading import reconfigure, reread_result
@@ -75,7 +74,6 @@ _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 ENOUGH_LEFT = 60.0  # seconds that a code must still be valid to be shown again
-MAX_ALIAS = 64  # characters of the longest alias
 ALL_TYPES = "all"  # stands for every type of message
 
 
@@ -438,7 +436,7 @@ class Service:
         await self._check_free_to_change()
         members = {name: value for name, value in vars(command).items() if value is not None}
         if command.alias is not None:
-            members["alias"] = _alias(command.alias)
+            members["alias"] = read_alias(command.alias)
         node = await self.endpoint.create_node(checked(lambda: NodeConfig.model_validate(members), "the node"))
         if self._takes_sessions:
             self._supervisor.keep(partial(self._take_sessions, node), "sessions", node.id)
@@ -455,7 +453,7 @@ class Service:
         await self._check_free_to_change()
         node = self._node(command.node)
         known = next(one for one in self.endpoint.config.nodes if one.id == node.id)
-        members = {**known.model_dump(), "alias": _alias(command.alias)}
+        members = {**known.model_dump(), "alias": read_alias(command.alias)}
         await self.endpoint.describe_node(checked(lambda: NodeConfig.model_validate(members), "the node"))
         return await self._hosted(node)
 
@@ -601,15 +599,6 @@ class Service:
         if name not in self._sessions:
             raise ConnectionClosed(reason="there is no such session")
         return self._sessions[name]
-
-
-def _alias(text: str) -> str:
-    """Return an alias as codes have it; ``UsageError`` if it has other characters than letters and digits."""
-    spelled = to_ascii(text.strip())
-    if not spelled.isalnum() or len(spelled) > MAX_ALIAS:
-        what = f"{for_display(text, 60)} is no alias: it has up to {MAX_ALIAS} letters and digits, without blanks."
-        raise UsageError(what, hint="A number or two letters are best, because people type it.")
-    return spelled
 
 
 def _failed(identifier: object, failure: Failure) -> events.Result:
