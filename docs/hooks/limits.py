@@ -75,7 +75,7 @@ def limits() -> Iterator[Limit]:
             continue
         text = file.read_text("utf-8")
         for name, node, meaning in constants(text):
-            value = _value(node)
+            value = _value(node, in_bytes="BYTES" in name or "CHARACTERS" in name)
             if BOUNDS.search(name) and value and meaning:
                 yield Limit(room, str(path), name, value, _sentence(meaning))
 
@@ -102,7 +102,7 @@ def constants(text: str) -> Iterator[tuple[str, ast.expr, str]]:
         yield name, value, " ".join(meaning.split())
 
 
-def _value(node: ast.expr) -> str:
+def _value(node: ast.expr, *, in_bytes: bool) -> str:
     """Return the number of an expression of numbers, as a person writes it; empty for anything else."""
     try:
         value = eval(compile(ast.Expression(node), "limit", "eval"), {"__builtins__": {}})  # noqa: S307 - our own code
@@ -110,10 +110,12 @@ def _value(node: ast.expr) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
+    if not isinstance(value, int):
+        return f"{value:g}"
     for unit, size in (("MiB", 1024 * 1024), ("KiB", 1024)):
-        if isinstance(value, int) and value >= size and value % size == 0:
-            return f"{value:,} ({value // size} {unit})"
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+        if in_bytes and value >= size and value % size == 0:
+            return f"{value // size} {unit}"
+    return f"{value:,}"
 
 
 def _sentence(text: str) -> str:

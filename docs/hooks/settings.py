@@ -77,7 +77,10 @@ def page() -> str:
 
 def described(model: type[BaseModel]) -> dict[str, str]:
     """Return what the docstrings of a model and of those it extends say about its settings."""
-    found: dict[str, str] = {}
+    from s2connect import EndpointConfig
+    from s2connect.bridge.config import EndpointSection
+
+    found: dict[str, str] = described(EndpointConfig) if model is EndpointSection else {}
     for each in reversed(model.__mro__):
         section = inspect.cleandoc(vars(each).get("__doc__") or "").partition("Attributes:\n")[2]
         for name, text in re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE):

@@ -64,14 +64,23 @@ class EndpointSection(Section):
 
 
 class ProxySection(Section):
-    """An HTTP proxy for connections to the internet; None takes that of the environment."""
+    """An HTTP proxy for connections to the internet. What is local is always reached directly.
+
+    Attributes:
+        url: ``http://host:port``; None takes that of the environment (``HTTPS_PROXY``, ``NO_PROXY``).
+        exceptions: Hosts or ``.domains`` that are reached without it.
+    """
 
     url: str | None = None
     exceptions: tuple[str, ...] = ()
 
 
 class MetricsSection(Section):
-    """Numbers for Prometheus at ``http://127.0.0.1:PORT/metrics``."""
+    """Numbers for Prometheus at ``http://127.0.0.1:PORT/metrics``.
+
+    Attributes:
+        port: TCP port on this machine.
+    """
 
     port: Port
 
@@ -130,14 +139,25 @@ class PathDevice(ConfiguredDevice):
 
 
 class Credentials(Section):
-    """A peer of plain S2, with what it has to show, or what the bridge shows it."""
+    """A peer of plain S2, with what it has to show, or what the bridge shows it.
+
+    Attributes:
+        token_file: File with a bearer token, which only its owner may read.
+        login_file: File with ``user:password`` for Basic authentication, likewise.
+    """
 
     token_file: Path | None = None
     login_file: Path | None = None
 
 
 class PlainClient(Credentials):
-    """A server of plain S2, of which the bridge is a client."""
+    """A server of plain S2, of which the bridge is a client.
+
+    Attributes:
+        url: ``wss://`` or ``ws://``; that of a manager may have ``{id}`` or ``{name}`` of the device in it.
+        trust_anchors: PEM file with CAs to trust beside those of the system.
+        allow_unencrypted: Allow ``ws://`` beyond this machine. Everybody on the way can read and change the messages.
+    """
 
     url: str
     trust_anchors: Path | None = None
@@ -145,7 +165,11 @@ class PlainClient(Credentials):
 
 
 class PlainDevice(Credentials, ConfiguredDevice):
-    """A device that speaks plain S2."""
+    """A device that speaks plain S2.
+
+    Attributes:
+        id: Its permanent identifier: with one, the name can change. Letters, digits and ``._-``.
+    """
 
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
 
@@ -160,7 +184,11 @@ class PlainClientDevice(PlainClient, PlainDevice):
 
 
 class PlainServerDevice(PlainDevice):
-    """A device that is a client of plain S2."""
+    """A device that is a client of plain S2.
+
+    Attributes:
+        path: Path to which it connects; None makes one of its id or name.
+    """
 
     path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/-]*$")] | None = None
 
@@ -171,7 +199,16 @@ class PlainServerDevice(PlainDevice):
 
 
 class MqttPeer(Section):
-    """A program at a broker."""
+    """A program at a broker.
+
+    Attributes:
+        id: Its node id, a UUID.
+        client_id: Its MQTT client id, if it opens the sessions itself; otherwise the bridge opens them.
+        secret_file: File with the secret that both share, which only its owner may read.
+        prefix: Topic prefix; None takes that of ``[mqtt]``.
+        protection: ``sealed``, or ``plain``, which shows every message to the broker.
+        s2_versions: S2 JSON versions that it speaks, by preference.
+    """
 
     id: UUID
     client_id: Annotated[str, AfterValidator(check_client_id)] | None = None
@@ -191,7 +228,15 @@ class MqttDevice(MqttPeer, ConfiguredDevice):
 
 
 class Listening(Section):
-    """Listener for clients of plain S2; ``host = "*"`` is every address."""
+    """Listener for clients of plain S2.
+
+    Attributes:
+        port: TCP port.
+        host: Address to listen on; ``*`` is every one.
+        certificate: PEM file with the certificate chain for ``wss://``.
+        private_key: PEM file with its key.
+        allow_unencrypted: Listen without TLS beyond this machine. Everybody on the way can read and change all.
+    """
 
     port: Port
     host: str = "127.0.0.1"
@@ -201,7 +246,14 @@ class Listening(Section):
 
 
 class NodeDevices(Section):
-    """Devices that pair with the bridge."""
+    """Devices that pair with the bridge.
+
+    Attributes:
+        protocols: By preference.
+        brand: Brand of the bridge, shown to the users of the devices.
+        model: Its model.
+        name: Its name.
+    """
 
     type: Literal["s2-connect"]
     protocols: tuple[Protocol, ...] = ("WebSocket",)
@@ -218,7 +270,12 @@ class PlainClientDevices(Section):
 
 
 class PlainServerDevices(Listening, Credentials):
-    """Devices that connect to the bridge, without S2 Connect."""
+    """Devices that connect to the bridge, without S2 Connect.
+
+    Attributes:
+        path: Path with ``{id}`` for devices that are not in the file; None takes none of them.
+        max_devices: Most ids of such devices.
+    """
 
     type: Literal["plain-server"]
     path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/{}-]*$")] | None = None
@@ -234,7 +291,11 @@ class MqttDevices(Section):
 
 
 class NodeManager(Section):
-    """An energy manager that pairs with the representatives of the devices."""
+    """An energy manager that pairs with the representatives of the devices.
+
+    Attributes:
+        protocols: By preference.
+    """
 
     type: Literal["s2-connect"]
     protocols: tuple[Protocol, ...] = ("WebSocket",)
@@ -247,7 +308,11 @@ class PlainClientManager(PlainClient):
 
 
 class PlainServerManager(Listening, Credentials):
-    """An energy manager that connects to the bridge once for each device."""
+    """An energy manager that connects to the bridge once for each device.
+
+    Attributes:
+        path: Path with ``{id}`` of the device.
+    """
 
     type: Literal["plain-server"]
     path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._~/{}-]*$")] = "/{id}"
@@ -265,7 +330,19 @@ ConfiguredDevices = PlainClientDevices | PlainServerDevices | MqttDevices
 
 
 class RouteSection(Section):
-    """Settings of a route, without its two sides."""
+    """Settings of a route, without its two sides.
+
+    Attributes:
+        name: For people; ids are made of it, unless there is an ``id``.
+        id: What its ids are made of, where it is to be renamed: a UUID.
+        check: How much of each message is validated.
+        max_message_bytes: Longest message; what is longer is refused.
+        messages_per_second: Messages of each side beyond which they are refused; 0 for no limit.
+        burst: Messages at once before that counts.
+        slow_beyond_messages: Messages a second of each side beyond which it is read from more slowly; 0 for no limit.
+        slow_beyond_bytes: The same in bytes.
+        slow_beyond_share: The same as share of a processor.
+    """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}$")]
     id: UUID | None = None
