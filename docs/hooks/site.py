@@ -103,6 +103,11 @@ def relinked(markdown: str, here: str, source: str) -> str:
     return LINK.sub(turn, markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Leave out the roles of Sphinx, which docstrings have around names."""
+    return re.sub(r":(?:class|meth|func|data|attr|exc|mod):(<code>)~?", r"\1", html)
+
+
 def on_post_build(config: MkDocsConfig) -> None:
     """Refuse a site that loads anything from elsewhere."""
     for file in Path(config.site_dir).rglob("*.html"):
