@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import socket
 import time
@@ -12,9 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
@@ -48,6 +45,7 @@ from s2connect.bridge.config import (
     RouteConfig,
 )
 from s2connect.bridge.counters import Totals
+from s2connect.bridge.identity import BridgeIdentity, provide_identity, write_identity
 from s2connect.bridge.link import Link
 from s2connect.bridge.link_state import LinkState, LinkStatus
 from s2connect.bridge.mqtt import MqttDevicesSide, MqttManagerSide
@@ -159,19 +157,31 @@ class Bridge:
             ConfigurationError: A setting cannot be used, or a port is taken.
             StorageError: The home cannot be used, or another process has it.
         """
-        settings, bridge = await asyncio.to_thread(prepare_home, config)
+        settings, identity = await asyncio.to_thread(prepare_home, config)
         nodes = any(_is_node(route) for route in config.routes)
         async with Endpoint.open(
             config.home, config=settings, serve=nodes, listen=False, addresses=addresses
         ) as endpoint:
-            made = cls(config, endpoint, bridge, on_change, record)
+            made = cls(config, endpoint, identity.id, on_change, record)
             try:
                 for route in config.routes:
                     await made._begin(route)
+                await made._remember(config)
                 await endpoint.listen()  # now every device that connects finds its link
                 yield made
             finally:
                 await made._close()
+
+    async def _remember(self, config: BridgeConfig) -> None:
+        """Note the routes in the home, so that one is recognised that is renamed later."""
+
+        def remember() -> None:
+            home = Home.open(self.config.home)
+            known = provide_identity(home)
+            if (wanted := known.with_routes(config.routes)) != known:
+                write_identity(home, wanted)
+
+        await asyncio.to_thread(remember)
 
     async def _begin(self, config: RouteConfig) -> None:
         policy = Policy(
@@ -291,6 +301,7 @@ class Bridge:
             files = await self.endpoint.reread_files()
             done.reread.extend(files.changed)
             done.unread.update(files.failed)
+            await self._remember(config)
             self.config = config
             return done
 
@@ -445,8 +456,8 @@ def _same_but_devices(old: RouteConfig, new: RouteConfig) -> bool:
     return old.model_copy(update={"devices": devices, "files": new.files}) == new
 
 
-def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:
-    """Create the home of a bridge, or update its settings from the file; return them and its id. Blocks."""
+def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, BridgeIdentity]:
+    """Create the home of a bridge, or update its settings from the file; return them and its identity. Blocks."""
     try:
         known = read_config(Home.open(config.home))
     except NotInitialised:
@@ -472,13 +483,4 @@ def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, NodeId]:
     if known is None:
         wanted = create_home(config.home, wanted)
     home = Home.open(config.home)
-    content = home.read(Home.BRIDGE_FILE)
-    if content is None:
-        bridge = NodeId(uuid4())
-        home.write_private(Home.BRIDGE_FILE, json.dumps({"id": str(bridge)}).encode("ascii") + b"\n")
-        return wanted, bridge
-    try:
-        return wanted, NodeId(UUID(json.loads(content)["id"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        path: Path = config.home / Home.BRIDGE_FILE
-        raise ConfigurationError(f"{path} does not hold the id of the bridge.") from None
+    return wanted, provide_identity(home)

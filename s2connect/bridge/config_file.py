@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from s2connect import MqttSettings, PageSettings, fault_sentence, for_display
+from s2connect import Home, MqttSettings, PageSettings, fault_sentence, for_display
 from s2connect.bridge.config import (
     BridgeConfig,
     Devices,
@@ -27,8 +27,9 @@ from s2connect.bridge.config import (
 )
 from s2connect.bridge.config_checks import check
 from s2connect.bridge.devices import is_file
+from s2connect.bridge.identity import read_identity
 from s2connect.bridge.problems import BridgeFileError, Place, Problem, Problems
-from s2connect.errors import ConfigurationError
+from s2connect.errors import ConfigurationError, S2ConnectError
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 """Longest file that is read."""
@@ -63,6 +64,8 @@ def load(file: Path) -> tuple[BridgeConfig, list[Problem]]:
         raise BridgeFileError(file, [_syntax(str(error), text)]) from None
     reader = _Reader(file.absolute(), text, data)
     config = reader.read()
+    if config is not None:
+        reader.check_names(config)
     problems = sorted(reader.problems.found)
     if config is None or any(problem.fatal for problem in problems):
         raise BridgeFileError(file, problems)
@@ -131,6 +134,16 @@ class _Reader:
             page=page,
             routes=routes,
         )
+
+    def check_names(self, config: BridgeConfig) -> None:
+        """Refuse routes that were renamed without keeping their ids, where the home tells which there were."""
+        try:
+            identity = read_identity(Home.open(config.home))
+        except S2ConnectError:
+            return  # whoever opens it says why
+        for name, what in (identity.renamed(config.routes) if identity is not None else {}).items():
+            number = next(n for n, one in enumerate(self._data["route"]) if one.get("name") == name)
+            self.problems.add(("route", number, "name"), what)
 
     def _routes(self, value: Any) -> Iterator[RouteConfig]:
         """Read the routes; those without a mistake are returned."""
