@@ -101,8 +101,13 @@ class ConfigurationError(UsageError):
 
 
 class NameConflict(ConfigurationError):
-    """Another device in the network has the name that this endpoint advertises (DISC-07)."""
+    """Another device in the network has the name that this endpoint advertises (DISC-07).
 
+    Attributes:
+        address: Its address, as far as that is known; otherwise empty.
+    """
+
+    address = ""
     default_hint = (
         "Give one of the two another name: s2connect config set host NAME; until then this endpoint is reached by its "
         "URL only."

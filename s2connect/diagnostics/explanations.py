@@ -427,6 +427,11 @@ _WARNINGS: Final = _group(
     "Warnings of a service",
     "`reason` of the event `warning`, and lines of its log. The service goes on. Errors above can be reasons, too.",
     {
+        "copy_of_this_endpoint": (
+            "Another machine in the network has the name and the keys of this endpoint: it has a copy of its home.",
+            "Stop one of the two; `s2connect move` is how an endpoint goes to another machine.",
+            "Where the wrong one had sessions meanwhile, the pairings of the other may have to be made again.",
+        ),
         "broker_client_id": (
             "A second client seems to use the client id of this endpoint at the MQTT broker: the two end each other's "
             "connection.",

@@ -139,8 +139,7 @@ class Advertiser:
         for _ in range(PROBES):
             core.async_send(probe)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(guard.rival), PROBE_SECONDS)
-                raise _conflict(advertisement)
+                raise _conflict(advertisement, await asyncio.wait_for(asyncio.shield(guard.rival), PROBE_SECONDS))
 
     async def _publish(self, advertisement: Advertisement) -> None:
         assert self._zeroconf is not None
@@ -201,10 +200,10 @@ class Advertiser:
                     self._network_changed(True)  # for when this task is started again
                     raise
 
-    def _conflict_came_up(self, rival: asyncio.Future[None]) -> None:
+    def _conflict_came_up(self, rival: asyncio.Future[str]) -> None:
         if rival.cancelled():
             return
-        self._conflict = _conflict(self._advertisement)
+        self._conflict = _conflict(self._advertisement, rival.result())
         log.warning("%s", self._conflict.what)
         self._network_changed(True)  # announce once more, so that the other device learns of it, too
         if self._on_conflict is not None:
@@ -218,7 +217,7 @@ class _NameGuard(RecordUpdateListener):
     """
 
     def __init__(self, advertisement: Advertisement, addresses: Collection[str]) -> None:
-        self.rival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.rival: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._own: set[bytes] = set()
         self._ports: set[int] = set()
         self.expect(advertisement, addresses)
@@ -232,8 +231,10 @@ class _NameGuard(RecordUpdateListener):
 
     def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:
         """Handle new records of the cache."""
-        if not self.rival.done() and any(self._is_rival(update.new, now) for update in records):
-            self.rival.set_result(None)
+        rivals = [update.new for update in records if self._is_rival(update.new, now)]
+        if rivals and not self.rival.done():
+            addresses = [str(ipaddress.ip_address(one.address)) for one in rivals if isinstance(one, DNSAddress)]
+            self.rival.set_result(addresses[0] if addresses else "")
 
     def _is_rival(self, record: DNSRecord, now: float) -> bool:
         if record.is_expired(now):
@@ -293,5 +294,7 @@ async def _say_goodbye(core: Zeroconf, records: Iterable[DNSRecord]) -> None:
         await asyncio.sleep(GOODBYE_SECONDS)
 
 
-def _conflict(advertisement: Advertisement) -> NameConflict:
-    return NameConflict(f"Another device in this network has the name {for_display(advertisement.host, 100)}.")
+def _conflict(advertisement: Advertisement, address: str = "") -> NameConflict:
+    error = NameConflict(f"Another device in this network has the name {for_display(advertisement.host, 100)}.")
+    error.address = address
+    return error

@@ -63,6 +63,9 @@ LONG_POLL_PATIENCE = 5.0
 FAILURE_GRACE = 3.0
 """Seconds after a first failed attempt in which the expected device may still succeed."""
 
+RECOGNISE_TIMEOUT = 5.0
+"""Seconds to look at the certificate of another device with our name."""
+
 NO_MDNS_RETRY = 60.0
 """Seconds before mDNS is retried on a machine that could not use it; a change of its addresses retries earlier."""
 
@@ -250,6 +253,25 @@ class LocalNetwork:
 
     def _conflict(self, error: NameConflict) -> None:
         self._state.notice(error.kind, str(error))
+        if error.address:
+            self._state.supervisor.spawn(self._recognise(error.address), "recognise", expected=logging.DEBUG)
+
+    async def _recognise(self, address: str) -> None:
+        """Report where the other device with our name has our own keys: it is a copy of this endpoint."""
+        from s2connect.certs.chain import capture_chain
+
+        config, own = self._state.config, self._pairing.ca_fingerprint
+        try:
+            chain = await capture_chain(config.host, self._state.port, address=address, timeout=RECOGNISE_TIMEOUT)
+        except S2ConnectError as error:
+            _log.debug("the other device with our name does not show its certificate: %s", error)
+            return
+        if own is not None and chain.ca_fingerprint == own:
+            self._state.notice(
+                "copy_of_this_endpoint",
+                f"A copy of this endpoint runs at {address}: it has the same name and the same keys. Stop one of them: "
+                "tokens change with every session, so they take each other's pairings.",
+            )
 
     async def withdraw(self) -> None:
         """Withdraw the advertisement and stop waiting at servers; answer the open long-polls of others."""

@@ -45,6 +45,11 @@ class PairingManager:
         self._pairings = pairings
         self._certificates = certificates
 
+    @property
+    def ca_fingerprint(self) -> bytes | None:
+        """Fingerprint of our own CA, None where we have none."""
+        return self._certificates.ca_fingerprint
+
     # Codes
 
     def issue_code(self, local: LocalNode, token: PairingToken, lifetime: float | None = None) -> PairingCode:

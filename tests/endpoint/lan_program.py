@@ -79,7 +79,8 @@ async def main(home: Path, settings: dict[str, Any]) -> None:
     role = Role(settings.pop("role"))
     node = NodeConfig(role=role, user_defined_name=settings.pop("title", role))
     config = EndpointConfig(port=8443, vault="files", nodes=(node,), name=f"House of {role}", **settings)
-    await asyncio.to_thread(create_home, home, config)
+    if not (home / "config.json").exists():  # it may be a copy of another one
+        await asyncio.to_thread(create_home, home, config)
     async with Endpoint.open(home) as endpoint:
         tasks = [asyncio.create_task(follow(endpoint)), asyncio.create_task(take(endpoint.node()))]
         tell(event="ready", url=endpoint.pairing_url, id=str(endpoint.node().id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -136,6 +137,19 @@ def test_the_second_of_two_endpoints_with_one_name_says_so_and_keeps_serving(hom
         assert "ems" in second.event("Notice", kind="name_conflict")["sentence"]
         device = LanEndpoint(lan.hosts[2], next(homes), role="RM", host="battery.local")
         assert device.do("pair", second.url, second.do("code"), "10.77.1.2") == second.id
+
+
+@pytest.mark.long
+@pytest.mark.rule("DISC-07")
+def test_a_copy_of_an_endpoint_in_the_network_is_recognised_by_its_keys(homes: Iterator[Path]) -> None:
+    with Lan(2, ipv6=False) as lan:
+        home, copied = next(homes), next(homes)
+        first = LanEndpoint(lan.hosts[0], home, role="CEM", host="ems.local")
+        lan.hosts[0].run("sleep", "2")  # until the first has its name
+        shutil.copytree(home, copied, ignore=shutil.ignore_patterns("lock", "control*"), dirs_exist_ok=True)
+        second = LanEndpoint(lan.hosts[1], copied, role="CEM", host="ems.local")
+        assert first.id == second.id
+        assert "10.77.1.1" in second.event("Notice", kind="copy_of_this_endpoint")["sentence"]
 
 
 @pytest.mark.long
