@@ -254,7 +254,7 @@ class LocalNetwork:
     def _conflict(self, error: NameConflict) -> None:
         self._state.notice(error.kind, str(error))
         if error.address:
-            self._state.supervisor.spawn(self._recognise(error.address), "recognise", expected=logging.DEBUG)
+            self._state.supervisor.spawn(self._recognise(error.address), "recognise")
 
     async def _recognise(self, address: str) -> None:
         """Report where the other device with our name has our own keys: it is a copy of this endpoint."""

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from s2connect import Endpoint, Handlers, NodeConfig, Role, Session, SessionEnd, events, join_nodes, supervisor
+from s2connect.certs import chain
 from s2connect.certs.authority import ServerIdentity
 from s2connect.endpoint.connections import LiveConnection
 from s2connect.endpoint.pairings import Pairings
-from s2connect.errors import PairingUnconfirmed, StorageError
+from s2connect.errors import NameConflict, PairingUnconfirmed, StorageError
 from s2connect.model.roles import CommunicationRole
 from s2connect.session.http_client import SessionClient
 from s2connect.store.memory import MemoryStore
@@ -237,6 +238,19 @@ async def test_a_farewell_that_fails_is_told_and_the_new_pairing_stands(
     await endpoints.failed("farewell", again=False)
     assert [p.key.remote for p in await endpoints.rm.pairings()] == [other.node().id]
     logged_once(caplog, "farewell")
+
+
+async def test_a_look_at_a_device_with_our_name_that_fails_is_told_and_the_notice_stands(
+    endpoints: EndpointPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Fault(monkeypatch, chain, "capture_chain")
+    conflict = NameConflict("Another device has the name.")
+    conflict.address = "127.0.0.1"
+    assert endpoints.cem._lan is not None
+    endpoints.cem._lan._conflict(conflict)
+    await endpoints.failed("recognise", again=False)
+    assert [event.kind for event in endpoints.events if isinstance(event, events.Notice)] == ["name_conflict"]
+    logged_once(caplog, "recognise")
 
 
 @pytest.mark.parametrize("task", ["end", "replace"])
