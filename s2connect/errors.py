@@ -133,16 +133,27 @@ class NotReachable(NetworkError):
     def because(cls, host: str, port: int, error: BaseException) -> NotReachable:
         """Return the error for a failed connection to a host, whose name is cleaned for display already."""
         if isinstance(error, socket.gaierror | UnicodeError):
-            return cls(
-                f"The name {host} is not known in this network.",
-                hint="Check the spelling; or give the device's address with --connect-to.",
-            )
+            return cls.not_looked_up(host, error)
         # asyncio puts sentences of its own into strerror, and joins several refusals in one error without a number.
         number = getattr(error, "errno", None)
         reason = os.strerror(number).lower() if isinstance(number, int) and number > 0 else ""
         made = cls(f"{host}:{port} cannot be reached{f' ({reason})' if reason else ''}.")
         made.cut = isinstance(error, ConnectionResetError)
         return made
+
+    @classmethod
+    def not_looked_up(cls, host: str, error: BaseException) -> NotReachable:
+        """Return the error for a name, cleaned for display, for which no address was found, or none in time."""
+        no_answer = isinstance(error, TimeoutError) or getattr(error, "errno", None) == socket.EAI_AGAIN
+        if no_answer and not host.endswith(".local"):  # which this endpoint has looked for by itself
+            return cls(
+                f"The name {host} could not be looked up: no name server answers.",
+                hint="Check the network and the DNS of this machine; or give the device's address with --connect-to.",
+            )
+        return cls(
+            f"The name {host} is not known in this network.",
+            hint="Check the spelling; or give the device's address with --connect-to.",
+        )
 
 
 class PeerTimeout(NetworkError, TimeoutError):

@@ -22,6 +22,9 @@ HANDSHAKE_TIMEOUT: Final = 60.0
 SHUTDOWN_TIMEOUT: Final = 2.0
 """Seconds for the end of TLS on both sides."""
 
+LOOK_UP_TIMEOUT: Final = 4.0
+"""Seconds for the name of a server: shorter than what the callers have, so that they do not blame the server."""
+
 NEXT_ADDRESS_AFTER: Final = 0.25
 """Seconds after which the next address of a name is tried as well, while the one before does not answer (RFC 8305)."""
 
@@ -133,7 +136,11 @@ async def _connected_socket(host: str, port: int) -> socket.socket:
     from aiohappyeyeballs import start_connection  # asyncio's own way is missing in uvloop
 
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        async with asyncio.timeout(LOOK_UP_TIMEOUT):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError as error:  # not that of the server, which has not been asked yet
+        raise NotReachable.not_looked_up(for_display(host, 100), error) from error
     return await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_AFTER, interleave=1, loop=loop)
 
 

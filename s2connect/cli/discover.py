@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.config import bracketed
 from s2connect.endpoint.endpoint import read_config
 from s2connect.errors import S2ConnectError
-from s2connect.https.own_addresses import own_addresses
+from s2connect.https.own_addresses import links, own_addresses
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
 from s2connect.model.url import PAIRING_PATH, BaseUrl
@@ -73,12 +74,20 @@ def limits(browser: Browser) -> list[str]:
     notes = []
     if all(own.interface.ip.is_loopback for own in own_addresses()):
         notes.append("This machine has no network address but that of itself: nothing else can be seen.")
+    elif not _has_link():
+        notes.append("No cable or WLAN of this machine is connected: nothing else can be seen. See: s2connect doctor")
     if browser.refused:
         number = "One service is" if browser.refused == 1 else f"{browser.refused} services are"
         notes.append(f"{number} left out: the TXT record is not as the standard says. For the reasons: --verbose")
     if browser.overflow:
         notes.append("There are more services in this network than can be real: not all of them are listed.")
     return notes
+
+
+def _has_link() -> bool:
+    """Return whether an interface with an address, other than loopback, carries anything."""
+    names, down = dict(socket.if_nameindex()), links().down
+    return any(not own.interface.ip.is_loopback and names.get(own.index, "") not in down for own in own_addresses())
 
 
 def endpoints_block(

@@ -133,15 +133,19 @@ def pair_and_report(
     from s2connect.cli.show import kind_of
     from s2connect.service.guided_pairing import GuidedPairing
     from s2connect.service.objects import name_of
+    from s2connect.service.setup import start_command
 
     steps = partial(GuidedPairing, node=node, connect_to=connect_to, force=force)
     work = pair_as_requested(options.path, steps, url, pairing_code, waiting, interactive=not options.as_json)
     result, running = run_work(work)
     how = "This side connects to it." if result.communication_role == "client" else "It connects to this side."
+    start = options.command_line("serve")
+    if (home := Home.open(options.path)).is_of_bridge:
+        start = start_command(home)
     if running:
         then = f"the two connect by themselves within seconds; see it with {options.command_line('status')}"
     else:
-        then = f"start the service, so that the two connect: {options.command_line('serve')}"
+        then = f"start the service, so that the two connect: {start}"
     options.report(result, f"Paired with {name_of(result.peer)} ({kind_of(result.peer)}). {how}", f"Next: {then}")
 
 

@@ -95,9 +95,11 @@ def status(options: Options) -> None:
     from s2connect.cli.show import status_blocks
     from s2connect.service.commands import Status
     from s2connect.service.objects import to_value
+    from s2connect.service.setup import start_command
 
     found = options.ask(Status())
-    options.show({"home": str(options.path), **to_value(found)}, lambda width: status_blocks(found, width))
+    start = start_command(Home.open(options.path))
+    options.show({"home": str(options.path), **to_value(found)}, lambda width: status_blocks(found, width, start))
 
 
 @with_options("s2connect reload", "s2connect reload --home cem")

@@ -307,11 +307,11 @@ def _state(one: PairingEntry) -> str:
     return "connected" if one.connected else "not connected"
 
 
-def status_blocks(status: FullStatus, width: int) -> list[RenderableType]:
-    """Return the state of an endpoint."""
+def status_blocks(status: FullStatus, width: int, start: str = "s2connect serve") -> list[RenderableType]:
+    """Return the state of an endpoint, whose service is started by the command ``start``."""
     endpoint, service = status.endpoint, status.service
     facts = Facts()
-    running = f"running, process {service.pid}" if service.running else "not running; start it: s2connect serve"
+    running = f"running, process {service.pid}" if service.running else f"not running; start it: {start}"
     facts.add("Service", running)
     facts.add("Endpoint", f"{for_display(endpoint.name or endpoint.host)} ({endpoint.deployment})")
     if endpoint.pairing_url is None:

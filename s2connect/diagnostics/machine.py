@@ -17,13 +17,15 @@ from typing import Any, NamedTuple
 
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, listed
 from s2connect.discovery.dns import PTR, A, query
-from s2connect.https.own_addresses import OwnAddress, own_addresses
+from s2connect.https.own_addresses import Links, OwnAddress, links, own_addresses
 
 INTERFACES = Check(Layer.NETWORK, "interfaces")
 IPV6 = Check(Layer.NETWORK, "ipv6")
 CONTAINER = Check(Layer.NETWORK, "container")
 MULTICAST = Check(Layer.DISCOVERY, "multicast")
 RESPONDERS = Check(Layer.DISCOVERY, "responders")
+
+NO_LINK_IS_DOWN = Links()
 
 MDNS_PORT = 5353
 MDNS_GROUPS = {4: "224.0.0.251", 6: "ff02::fb"}
@@ -48,7 +50,7 @@ _INTERFACES = Path("/sys/class/net")
 async def check_network(found: Findings) -> None:
     """Check interfaces, IPv6 and whether this is a container."""
     own, names = own_addresses(), dict(socket.if_nameindex())
-    found.append(interfaces(own, names, await asyncio.to_thread(_unlinked, names)))
+    found.append(interfaces(own, names, await asyncio.to_thread(links)))
     found.append(ipv6(own, names, disabled=await asyncio.to_thread(_is_ipv6_off)))
     inside = await asyncio.to_thread(_is_container)
     bridged = await asyncio.to_thread(_is_bridged, own, names, inside)
@@ -62,8 +64,8 @@ async def check_multicast(service: int | None, found: Findings) -> None:
     """
     others, ours = await asyncio.to_thread(_mdns_users, service)
     own, names = own_addresses(), dict(socket.if_nameindex())
-    unlinked = await asyncio.to_thread(_unlinked, names)
-    usable = [a for a in own if not a.interface.is_loopback and names.get(a.index) not in unlinked]
+    down = (await asyncio.to_thread(links)).down
+    usable = [a for a in own if not a.interface.is_loopback and names.get(a.index) not in down]
     tried = sorted({(a.index, a.interface.version): a for a in usable}.items(), key=lambda item: item[0])[:MAX_TRIED]
     mine = {str(a.interface.ip) for a in own}
     results = await asyncio.gather(*(_probe(a, _interface(a, names), mine) for _, a in tried))
@@ -71,7 +73,7 @@ async def check_multicast(service: int | None, found: Findings) -> None:
     found.append(responders(others, ours=ours, answers=any(one.answered_here for one in results)))
 
 
-def interfaces(own: Collection[OwnAddress], names: Mapping[int, str], unlinked: Collection[str] = ()) -> Finding:
+def interfaces(own: Collection[OwnAddress], names: Mapping[int, str], state: Links = NO_LINK_IS_DOWN) -> Finding:
     """Check that there is a network."""
     by_interface: dict[str, list[str]] = {}
     for address in _in_order(own):
@@ -82,13 +84,20 @@ def interfaces(own: Collection[OwnAddress], names: Mapping[int, str], unlinked: 
         return INTERFACES.warn(
             "This machine has no network address but loopback: only programs on it can reach each other.", connect
         )
-    if set(by_interface) <= set(unlinked):
-        return INTERFACES.warn(f"No cable or WLAN is connected to {listed(list(by_interface))}.", connect)
+    if state.down.issuperset(by_interface):
+        unplugged, off = (sorted(down.intersection(by_interface)) for down in (state.unplugged, state.off))
+        said = [f"No cable or WLAN is connected to {listed(unplugged)}."] if unplugged else []
+        said += [f"Switched off: {listed(off)}."] if off else []
+        return INTERFACES.warn(" ".join(said), connect if unplugged else f"Switch it on: sudo ip link set {off[0]} up")
     texts = [
-        f"{name} ({'not connected' if name in unlinked else listed(found)})"
-        for name, found in sorted(by_interface.items(), key=lambda item: item[0] in unlinked)
+        f"{name} ({_state(name, state) or listed(found)})"
+        for name, found in sorted(by_interface.items(), key=lambda item: item[0] in state.down)
     ]
     return INTERFACES.ok(f"Network: {listed(texts)}.")
+
+
+def _state(name: str, state: Links) -> str:
+    return "switched off" if name in state.off else "not connected" if name in state.unplugged else ""
 
 
 def ipv6(own: Collection[OwnAddress], names: Mapping[int, str], *, disabled: bool) -> Finding:
@@ -286,11 +295,6 @@ def _sockets(process: Path) -> set[str]:
             if target.startswith("socket:["):
                 found.add(target[8:-1])
     return found
-
-
-def _unlinked(names: dict[int, str]) -> set[str]:
-    """Return the interfaces without cable or WLAN. Linux only; an unused container bridge is one of them."""
-    return {name for name in names.values() if _text(_INTERFACES / name / "carrier").strip() == "0"}
 
 
 def _is_ipv6_off() -> bool:

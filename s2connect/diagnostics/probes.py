@@ -50,7 +50,7 @@ async def addresses_of(host: str) -> list[str]:
     try:
         found = await run_in_thread(lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM), ASK_TIMEOUT)
     except TimeoutError:
-        raise PeerTimeout(f"The name server did not say in time who {host} is.", hint="Check the DNS.") from None
+        raise NotReachable.not_looked_up(host, TimeoutError()) from None
     except OSError as error:
         raise NotReachable.because(host, 0, error) from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))

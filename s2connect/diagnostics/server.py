@@ -29,6 +29,7 @@ from s2connect.https.client import Destination, no_api
 from s2connect.https.own_addresses import OwnAddress, own_addresses
 from s2connect.model.common import Deployment
 from s2connect.model.url import BaseUrl
+from s2connect.service.setup import start_command
 from s2connect.store.memory import MemoryVault
 
 OWN_NAME = Check(Layer.DISCOVERY, "own_name")
@@ -170,7 +171,7 @@ async def check_service(endpoint: ExaminedEndpoint, found: Findings) -> None:
         return
     if endpoint.status is None or endpoint.status.endpoint.pairing_url is None:
         error = await asyncio.to_thread(_port_error, config.bind, config.port)
-        found.append(port_free(config.port, config.bind, error))
+        found.append(port_free(config.port, config.bind, error, start_command(endpoint.home)))
         return
     base = BaseUrl(endpoint.status.endpoint.pairing_url)
     found.check = REACHABLE
@@ -196,11 +197,11 @@ async def check_service(endpoint: ExaminedEndpoint, found: Findings) -> None:
         found.append(await _check_trust(config, base, addresses[0]))
 
 
-def port_free(port: int, bind: str | None, error: int | None) -> Finding:
+def port_free(port: int, bind: str | None, error: int | None, start: str = "s2connect serve") -> Finding:
     """Check that the service could listen; ``error`` is the ``errno`` of the attempt to take its port."""
     where = f"TCP port {port}" + (f" of {bind}" if bind else "")
     if error is None:
-        return PORT.ok(f"{where} is free; start the service with s2connect serve.")
+        return PORT.ok(f"{where} is free; start the service: {start}")
     cause, cure = f"{where} cannot be used: {os.strerror(error).lower()}.", "Check port and bind."
     if error == errno.EADDRINUSE:
         cause = f"Another program has {where}."

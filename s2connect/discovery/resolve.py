@@ -59,6 +59,6 @@ async def resolve(host: str, *, zeroconf: AsyncZeroconf | None = None, timeout: 
 
 def _unknown(name: str) -> NotReachable:
     return NotReachable(
-        f"No device named {for_display(name, 100)} answered in this network.",
+        f"The name {for_display(name, 100)} is not known in this network: no device has it.",
         hint="Check that it is on and in the same network as this machine, and the spelling; or give its address.",
     )

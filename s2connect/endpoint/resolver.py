@@ -9,6 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from s2connect.certs.connect import LOOK_UP_TIMEOUT
 from s2connect.errors import NotPublic, NotReachable, PeerTimeout
 from s2connect.model.proxy import Proxies
 from s2connect.model.text import for_display
@@ -107,7 +108,10 @@ class Resolver:
 async def _look_up(host: str) -> list[str]:
     """Resolve a name through the operating system."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        async with asyncio.timeout(LOOK_UP_TIMEOUT):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except TimeoutError as error:
+        raise NotReachable.not_looked_up(for_display(host, 100), error) from error
     except (OSError, UnicodeError) as error:
         raise NotReachable.because(for_display(host, 100), 0, error) from error
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))

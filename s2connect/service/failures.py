@@ -84,9 +84,9 @@ class Failure(S2ConnectError):
         return {"kind": self.kind, "what": self.what, "hint": self.hint, **self.details}
 
 
-def no_service(what: str) -> Failure:
+def no_service(what: str, start: str = "s2connect serve") -> Failure:
     """Return the failure of what only a running service can do."""
-    return Failure(NO_SERVICE, what, "Start the service with `s2connect serve`.")
+    return Failure(NO_SERVICE, what, f"Start the service: {start}")
 
 
 def exit_code(error: type[S2ConnectError]) -> ExitCode:

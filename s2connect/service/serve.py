@@ -22,6 +22,7 @@ from s2connect.service.events import Event, Warned
 from s2connect.service.failures import ExitCode
 from s2connect.service.lines import LineWriter, chunks_of, converse, descriptor_of
 from s2connect.service.record import Recorder, open_log
+from s2connect.service.setup import refuse_bridge
 from s2connect.service.sidecar import Service, Sink
 from s2connect.service.signals import Stop, signal_handlers
 from s2connect.store.home import Home
@@ -126,12 +127,13 @@ async def serve(
     """
     async with service_process(form) as process:
         recorder = await process.record(record) if record is not None else None
+        home = await asyncio.to_thread(Home.open, path)
+        await asyncio.to_thread(refuse_bridge, home)
         async with Endpoint.open(path) as endpoint:
             output, stop = process.output, process.stop.now
             service = Service(
                 endpoint, path, output, stop=stop, show_codes=not commands, check=check, recorder=recorder, kept=kept
             )
-            home = await asyncio.to_thread(Home.open, path)
             async with contextlib.AsyncExitStack() as stack:
                 await _open_page(service, home, stack, page or {}, commands=commands)
                 await stack.enter_async_context(control_socket(home, service.answer))

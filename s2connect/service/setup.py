@@ -29,6 +29,11 @@ def existing(path: Path) -> EndpointConfig | None:
         return None
 
 
+def start_command(home: Home) -> str:
+    """Return the command that runs the service of a state directory: the service that its errors advise. Blocks."""
+    return "s2connect bridge run FILE" if home.is_of_bridge else "s2connect serve"
+
+
 def refuse_bridge(home: Home) -> None:
     """Raise ``UsageError`` for the state directory of a bridge, which no other service may run. Blocks."""
     if home.is_of_bridge:

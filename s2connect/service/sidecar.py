@@ -57,6 +57,7 @@ from s2connect.service.objects import (
 from s2connect.service.record import Recorder
 from s2connect.service.reloading import reconfigure, reread_result
 from s2connect.service.settings import ChangedSettings, changed, checked_settings, result_of
+from s2connect.service.setup import start_command
 from s2connect.service.status import broker_status, certificates, entries
 from s2connect.session.answers import ANSWER_WITHIN, Later
 from s2connect.store.files import temporary, write_private
@@ -357,7 +358,7 @@ class Service:
         if command.static:
             return await self._show(node, str(await node.set_static_code(command.token)), None)
         if not self._running:
-            raise no_service("A code that is valid for a few minutes needs the running service.")
+            raise no_service("A code that is valid for a few minutes needs the running service.", self._start_command())
         return await self._show(node, *self._make_code(node, command.token))
 
     async def _show(self, node: Node, code: str, expires: datetime | None) -> commands.IssuedCode:
@@ -535,7 +536,7 @@ class Service:
 
     async def _reload(self, command: commands.Reload) -> commands.ReloadResult:
         if not self._running:
-            raise no_service("Only a running service reads its settings again.")
+            raise no_service("Only a running service reads its settings again.", self._start_command())
         return commands.ReloadResult(reloaded=await self.reload())
 
     async def reload(self) -> dict[str, Any]:
@@ -566,7 +567,7 @@ class Service:
 
     async def _stop_service(self, command: commands.Stop) -> None:
         if self._stop is None:
-            raise no_service("No service is running.")
+            raise no_service("No service is running.", self._start_command())
         self._stop()
 
     async def _show_page(self, command: commands.ShowPage) -> commands.PageStatus:
@@ -580,7 +581,7 @@ class Service:
 
     async def _issue_page_link(self, command: commands.PageLink) -> commands.PageLinkIssued:
         if self.page is None and not self._running:
-            raise no_service("A link to the page needs the running service.")
+            raise no_service("A link to the page needs the running service.", self._start_command())
         if self.page is None:
             raise UsageError("The service runs without its page.", hint="Start it with --page.")
         expires = datetime.now(UTC) + timedelta(seconds=LINK_LIFETIME)
@@ -591,6 +592,9 @@ class Service:
             await self.page.set_password(command.password)
         else:
             await asyncio.to_thread(lambda: store_password(Home.open(self._home), command.password))
+
+    def _start_command(self) -> str:
+        return start_command(Home(self._home))
 
     def _node(self, name: str | None) -> Node:
         return self.endpoint.nodes[own_node(self._own_nodes(), name).id]

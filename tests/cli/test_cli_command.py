@@ -116,7 +116,8 @@ def test_a_person_pairs_looks_and_unpairs(cem: Path, rm: Path, start: Start, cap
     for one in (service, battery):
         one.process.send_signal(signal.SIGINT)
         assert one.ended() == 130
-        assert one.errors == ""
+    assert "is no longer paired with" in service.errors, "that the other side has ended it is worth a line in the log"
+    assert (len(service.errors.splitlines()), battery.errors) == (1, "")
 
 
 def test_a_wrong_code_is_a_sentence_on_both_sides(cem: Path, rm: Path, start: Start, capsys: Capture) -> None:
@@ -333,3 +334,27 @@ def test_a_wrong_choice_is_named_with_those_there_are(option: str, capsys: pytes
     said = capsys.readouterr().err
     assert f"Invalid value for '{option}': 'foo' is not one of '" in said
     assert "Value error" not in said
+
+
+def test_the_directory_of_a_bridge_is_not_served_and_no_advice_says_so(rm: Path, capsys: Capture) -> None:
+    (rm / "bridge.json").write_text("{}")
+    where = ["--home", str(rm)]
+    _, err = said(capsys, "serve", *where, code=2)
+    assert "is the state directory of a bridge" in err
+    assert "s2connect bridge run FILE" in err
+    out, _ = said(capsys, "status", *where)
+    assert "not running; start it: s2connect bridge run FILE" in out
+    _, err = said(capsys, "code", *where, code=8)
+    assert "s2connect bridge run FILE" in err
+    said(capsys, "config", "set", "port", "9443", *where, code=2)
+    assert "s2connect serve" not in out + err
+
+
+def test_the_page_on_commands_names_every_command() -> None:
+    import typer.main
+
+    from s2connect.cli.app import app
+
+    text = (Path(__file__).parents[2] / "docs" / "command.md").read_text("utf-8")
+    missing = [name for name in typer.main.get_command(app).commands if f"`{name}" not in text]  # type: ignore[attr-defined]
+    assert not missing

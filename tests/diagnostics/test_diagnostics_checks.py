@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +17,8 @@ from s2connect.diagnostics.home import FileFacts
 from s2connect.diagnostics.machine import MulticastResult, udp_inodes
 from s2connect.diagnostics.server import ServiceResponse
 from s2connect.errors import NotReachable, PeerTimeout
-from s2connect.https.own_addresses import OwnAddress
+from s2connect.https.own_addresses import Links, OwnAddress
+from tests.netns import Lan, require_netns
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -51,9 +55,40 @@ def test_interfaces_are_listed_and_none_is_a_warning(addresses: tuple[str, ...],
 
 def test_an_interface_without_a_cable_is_a_warning_if_it_is_the_only_one() -> None:
     both = own("2 192.168.1.5/24", "3 10.0.0.1/8")
-    assert machine.interfaces(both, NAMES, {"eth0", "wlan0"}).verdict == "warn"
-    finding = machine.interfaces(both, NAMES, {"eth0"})
+    assert machine.interfaces(both, NAMES, Links(frozenset({"eth0", "wlan0"}))).verdict == "warn"
+    finding = machine.interfaces(both, NAMES, Links(frozenset({"eth0"})))
     assert (finding.verdict, finding.cause) == ("ok", "Network: wlan0 (10.0.0.1/8), eth0 (not connected).")
+
+
+def test_an_interface_that_is_switched_off_is_no_network_though_it_has_an_address() -> None:
+    off = Links(off=frozenset({"eth0"}))
+    finding = machine.interfaces(own("2 192.168.1.5/24"), NAMES, off)
+    assert (finding.verdict, finding.cause) == ("warn", "Switched off: eth0.")
+    assert finding.cure == "Switch it on: sudo ip link set eth0 up"
+    both = Links(frozenset({"wlan0"}), off.off)
+    finding = machine.interfaces(own("2 192.168.1.5/24", "3 10.0.0.1/8"), NAMES, both)
+    assert finding.cause == "No cable or WLAN is connected to wlan0. Switched off: eth0."
+    finding = machine.interfaces(own("2 192.168.1.5/24", "3 10.0.0.1/8"), NAMES, off)
+    assert (finding.verdict, finding.cause) == ("ok", "Network: wlan0 (10.0.0.1/8), eth0 (switched off).")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["unplugged", "off"])
+def test_doctor_and_discover_see_a_link_that_is_down(how: str, tmp_path: Path) -> None:
+    require_netns()
+    command = (sys.executable, "-m", "s2connect")
+    with Lan(2, ipv6=False) as lan:
+        host = lan.hosts[0]
+        if how == "off":
+            host.ip("link", "set", "eth0", "down")
+        else:
+            host.unplug()
+        found = host.run(*command, "doctor", "--home", str(tmp_path / "none"), "--json", check=False, timeout=60).stdout
+        (interfaces,) = (one for one in json.loads(found)["checks"] if one["name"] == "interfaces")
+        assert interfaces["result"] == "warn", interfaces
+        assert ("Switched off: eth0." in interfaces["sentence"]) == (how == "off")
+        heard = host.run(*command, "discover", "--seconds", "0.5", "--json", check=False, timeout=60).stdout
+        assert "No cable or WLAN of this machine is connected" in heard
 
 
 @pytest.mark.parametrize(

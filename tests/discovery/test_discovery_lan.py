@@ -226,7 +226,7 @@ def test_a_name_nobody_has_is_said_to_be_unknown_in_a_sentence() -> None:
     with Lan(2, ipv6=False) as lan:
         answer = run(lan.hosts[0], "resolve", host="nobody.local")
         assert answer["kind"] == "not_reachable"
-        assert answer["error"].startswith("No device named nobody.local answered in this network.")
+        assert answer["error"].startswith("The name nobody.local is not known in this network")
 
 
 @pytest.mark.long
