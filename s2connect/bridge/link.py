@@ -378,18 +378,18 @@ class Link:
         outs = relay.received(role, text, now=now)
         worked = work_since(begun, size)
         if self.watch is not None:
-            self._show(partial(self.watch.passed, role, relay.last_read, text, outs, now))
+            try:
+                self.watch.passed(role, relay.last_read, text, outs, now)
+            except Exception as error:
+                self._watch_failed(error)
         for to, out, key in outs:
             self._connected[to].outbox.put(out, key)
         if self._timer is None:
             self._set_timer(relay, over)
         return relay.charge(role, text, worked, now=now)
 
-    def _show(self, seen: Callable[[], None]) -> None:
-        try:
-            seen()
-        except Exception as error:
-            self._failures.failed("observer", error, name=f"the watch of the link {self.name}")
+    def _watch_failed(self, error: Exception) -> None:
+        self._failures.failed("observer", error, name=f"the watch of the link {self.name}")
 
     def _set_timer(self, relay: Relay, over: _Over) -> None:
         """Set the timer for the oldest message that waits for its answer. It stays when the answer comes."""
@@ -417,7 +417,10 @@ class Link:
                 relay.withdrawn(overdue)
             self._connected[overdue.answer.to].outbox.put(overdue.answer.text)
             if self.watch is not None:
-                self._show(partial(self.watch.answered, overdue.answer, self._loop.time()))
+                try:
+                    self.watch.answered(overdue.answer, self._loop.time())
+                except Exception as error:
+                    self._watch_failed(error)
 
     # The end
 

@@ -25,23 +25,26 @@ class Latencies:
         overdue: Messages that were not acknowledged in time.
     """
 
-    __slots__ = ("_slowest", "counts", "overdue", "total")
+    __slots__ = ("_end", "_longest", "_slowest", "counts", "overdue", "total")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
         self.total = 0.0
         self.overdue = 0
+        self._end = self._longest = 0.0  # of the present step
         self._slowest: deque[tuple[int, float]] = deque(maxlen=STEPS + 1)
 
     def add(self, seconds: float, now: float) -> None:
         """Add the time that a message took which was acknowledged now."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
-        step, slowest = int(now * (STEPS / WINDOW)), self._slowest
-        if not slowest or slowest[-1][0] != step:
-            slowest.append((step, seconds))
-        elif seconds > slowest[-1][1]:
-            slowest[-1] = step, seconds
+        if now >= self._end:
+            step = int(now * (STEPS / WINDOW))
+            self._end, self._longest = (step + 1) * (WINDOW / STEPS), seconds
+            self._slowest.append((step, seconds))
+        elif seconds > self._longest:
+            self._longest = seconds
+            self._slowest[-1] = self._slowest[-1][0], seconds
 
     def absorb(self, other: Latencies) -> None:
         """Add the numbers of another peer, but not its slowest."""

@@ -120,8 +120,8 @@ def traffic_of(counters: Counters, role: Role, watch: LinkWatch | None, wall: Ca
     return Traffic(
         received=mine.get("forwarded", 0) + mine.get("refused", 0),
         sent=others.get("forwarded", 0),
-        received_last_minute=watch.rates[role].last_minute(now) if watch is not None else 0,
-        sent_last_minute=watch.rates[role.other].last_minute(now) if watch is not None else 0,
+        received_last_minute=watch.sides[role].last_minute(now) if watch is not None else 0,
+        sent_last_minute=watch.sides[role.other].last_minute(now) if watch is not None else 0,
         slowest_acknowledgement=None if latencies is None else latencies.slowest(now),
         unacknowledged=others.get("unanswered", 0),
         refused_by_us=by_us,

@@ -26,32 +26,39 @@ OK: Final = str(ReceptionStatusValue.OK)
 
 
 class Rate:
-    """Number of events: in all, and of the last minute, to :data:`STEP` seconds. Its clock never goes back."""
+    """Number of events: in all, and of the last minute, to :data:`STEP` seconds. Its clock never goes back.
 
-    __slots__ = ("_end", "_past", "_since", "total")
+    Attributes:
+        total: Number in all.
+        end: End of the present step. Where each call counts, an event is ``total += 1``, after :meth:`next_step` if
+            ``end`` has come.
+    """
+
+    __slots__ = ("_past", "_since", "end", "total")
 
     def __init__(self) -> None:
         self.total = 0
+        self.end = 0.0
         self._since = 0  # the total when the present step began
-        self._end = 0.0
         self._past: deque[tuple[int, int]] = deque(maxlen=STEPS)  # number of a step, and of its events
 
     def count(self, now: float) -> None:
         """Count an event."""
-        if now >= self._end:
-            self._next_step(now)
+        if now >= self.end:
+            self.next_step(now)
         self.total += 1
 
-    def _next_step(self, now: float) -> None:
+    def next_step(self, now: float) -> None:
+        """Begin the step of a time."""
         if self.total > self._since:
-            self._past.append((round(self._end / STEP) - 1, self.total - self._since))
+            self._past.append((round(self.end / STEP) - 1, self.total - self._since))
         self._since = self.total
-        self._end = (int(now / STEP) + 1) * STEP
+        self.end = (int(now / STEP) + 1) * STEP
 
     def last_minute(self, now: float) -> int:
         """Return the number of events of the last minute."""
         first = int(now / STEP) - STEPS + 1
-        present = self.total - self._since if round(self._end / STEP) - 1 >= first else 0
+        present = self.total - self._since if round(self.end / STEP) - 1 >= first else 0
         return present + sum(number for step, number in self._past if step >= first)
 
 

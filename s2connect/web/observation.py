@@ -129,7 +129,7 @@ class Observation:
 
     def _link_made(self, route: str, device: str, link: Link) -> None:
         key = f"{route}/{device}"
-        link.watch = LinkWatch(key, lambda role: link.sides[role].title, link.counters, self.journal)
+        link.watch = LinkWatch(key, lambda role: link.sides[role].title, self.journal)
         link.counters.measure()
         self._news()
 

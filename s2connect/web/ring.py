@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from s2connect.messages.envelope import InvalidMessage, read_message
 
@@ -20,8 +20,21 @@ SEARCHED: Final = 100
 
 Direction = Literal["received", "sent"]
 
-Entry = tuple[float, str, str, Direction, str, str, int, str]
-"""Time, key and title of the peer, direction, message type (empty: not read yet), status, characters, text."""
+
+class Source(Protocol):
+    """Peer of a message: its key, and its title when somebody looks."""
+
+    @property
+    def key(self) -> str:
+        """Stable name of the peer."""
+
+    @property
+    def title(self) -> str:
+        """Name of the peer, raw."""
+
+
+Entry = tuple[float, Source, Direction, str, str | None, str | tuple[int, str]]
+"""Time, peer, direction, message type (empty: not read yet), status, and text; a long one is cut, with its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,42 +56,47 @@ class MessageRing:
     """The last messages.
 
     Attributes:
+        entries: The messages, oldest first. Where each call counts, one is added by ``append`` and ``count += 1``.
         count: Number of the last one.
     """
 
-    __slots__ = ("_entries", "count")
+    __slots__ = ("count", "entries")
 
     def __init__(self, size: int = MAX_MESSAGES) -> None:
-        self._entries: deque[Entry] = deque(maxlen=size)
+        self.entries: deque[Entry] = deque(maxlen=size)
         self.count = 0
 
-    def add(
-        self, now: float, key: str, title: str, direction: Direction, kind: str, status: str | None, text: str
-    ) -> None:
+    def add(self, now: float, source: Source, direction: Direction, kind: str, status: str | None, text: str) -> None:
         """Add a message. Where its type is not known (``kind`` empty), it is read when somebody looks."""
         self.count += 1
-        self._entries.append((now, key, title, direction, kind, status or "", len(text), text[:MAX_TEXT]))
+        self.entries.append((now, source, direction, kind, status, text if len(text) <= MAX_TEXT else cut(text)))
 
     def newest_first(self, after: int = 0) -> Iterator[Kept]:
         """Iterate over the messages with a greater number than ``after``, from the last one on."""
         number = self.count
-        for entry in reversed(self._entries):
+        for now, source, direction, kind, status, kept in reversed(self.entries):
             if number <= after:
                 return
-            now, key, title, direction, kind, status, size, text = entry
+            size, text = (len(kept), kept) if isinstance(kept, str) else kept
             if not kind:
                 kind, status = _kind(text)
-            yield Kept(number, now, key, title, direction, kind, status, size, text)
+            yield Kept(number, now, source.key, source.title, direction, kind, status or "", size, text)
             number -= 1
 
-    def find(self, key: str, direction: Direction, message_id: str) -> str:
+    def find(self, source: Source, direction: Direction, message_id: str) -> str:
         """Return the type of one of the last messages, by its id; empty where it is not found."""
-        for left, entry in enumerate(reversed(self._entries)):
+        for left, (_, of, passed, kind, _, kept) in enumerate(reversed(self.entries)):
             if left >= SEARCHED:
                 break
-            if entry[1] == key and entry[3] == direction and message_id in entry[7]:
-                return entry[4] or _kind(entry[7])[0]
+            text = kept if isinstance(kept, str) else kept[1]
+            if of is source and passed == direction and message_id in text:
+                return kind or _kind(text)[0]
         return ""
+
+
+def cut(text: str) -> tuple[int, str]:
+    """Return a text that is too long as it is kept."""
+    return len(text), text[:MAX_TEXT]
 
 
 def _kind(text: str) -> tuple[str, str]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from s2connect.bridge.counters import Counters
 from s2connect.bridge.relay import Out
 from s2connect.messages.envelope import RECEPTION_STATUS, Message
-from s2connect.messages.general import PowerMeasurement
 from s2connect.model.common import Role
 from s2connect.session.session import Direction
 from s2connect.web.meter import OK, Meter, Rate
 from s2connect.web.power import Curves
-from s2connect.web.ring import MessageRing
+from s2connect.web.ring import MAX_TEXT, MessageRing, cut
 
 MEASUREMENT: Final = "PowerMeasurement"
 
@@ -52,11 +50,13 @@ class SessionWatch:
         clock: Seconds of a clock that never goes back.
     """
 
-    __slots__ = ("_clock", "_journal", "_last_id", "_last_type", "_measurements", "_meter")
+    __slots__ = ("_append", "_clock", "_journal", "_last_id", "_last_type", "_measurements", "_meter", "_ring")
 
     def __init__(self, meter: Meter, journal: Journal, measurements: Direction, clock: Callable[[], float]) -> None:
         self._meter = meter
         self._journal = journal
+        self._ring = journal.ring
+        self._append = journal.ring.entries.append
         self._measurements = measurements
         self._clock = clock
         self._last_id: str | None = None
@@ -64,79 +64,91 @@ class SessionWatch:
 
     def __call__(self, direction: Direction, message: Message) -> None:
         """Note a message of the session."""
-        meter, journal, now = self._meter, self._journal, self._clock()
-        kind, text = message.type, message.text
-        if direction == "received":
-            meter.received_characters += len(text)
+        # Written out, because it is called for every message.
+        meter, now, kind, text = self._meter, self._clock(), message.type, message.text
         if kind != RECEPTION_STATUS:
             if direction == "received":
-                meter.received.count(now)
+                rate = meter.received
+                meter.received_characters += len(text)
                 self._last_id, self._last_type = message.id, kind
             else:
-                meter.sent.count(now)
+                rate = meter.sent
+            if now >= rate.end:
+                rate.next_step(now)
+            rate.total += 1
             if kind == MEASUREMENT and direction == self._measurements:
-                journal.curves.add(meter.key, meter.title, partial(_measurement, message), now)
+                self._journal.curves.add(meter.key, meter.title, partial(getattr, message, "body"), now)
         elif message.status != OK:
             self._refused(direction, message, now)
-        journal.ring.add(now, meter.key, meter.title, direction, kind, message.status, text)
-        if journal.sleepers:
-            journal.wake()
+        self._ring.count += 1
+        self._append((now, meter, direction, kind, message.status, text if len(text) <= MAX_TEXT else cut(text)))
+        if self._journal.sleepers:
+            self._journal.wake()
 
     def _refused(self, direction: Direction, message: Message, now: float) -> None:
-        subject, ring = message.subject_id or "", self._journal.ring
+        subject, ring = message.subject_id or "", self._ring
         if direction == "received":
-            by, kind = "peer", ring.find(self._meter.key, "sent", subject)
+            by, kind = "peer", ring.find(self._meter, "sent", subject)
         else:
             by = "us"
-            kind = self._last_type if subject == self._last_id else ring.find(self._meter.key, "received", subject)
+            kind = self._last_type if subject == self._last_id else ring.find(self._meter, "received", subject)
         self._meter.refuse(by, kind, message.status or "", message.label or "", now)
+
+
+class LinkSideWatch(Rate):
+    """One side of a link: counts its messages, and names them in the ring."""
+
+    __slots__ = ("_title", "key")
+
+    def __init__(self, key: str, title: Callable[[], str]) -> None:
+        super().__init__()
+        self.key = key
+        self._title = title
+
+    @property
+    def title(self) -> str:
+        """Name of the peer."""
+        return self._title()
 
 
 class LinkWatch:
     """Watch over one link of a bridge; a :class:`s2connect.bridge.link.LinkWatch`.
 
     Attributes:
-        counters: Counters of the link.
-        rates: Messages of each side, by its role.
+        sides: By role of the peer.
     """
 
-    __slots__ = ("_journal", "_keys", "_titles", "counters", "rates")
+    __slots__ = ("_append", "_journal", "_ring", "sides")
 
-    def __init__(self, key: str, titles: Callable[[Role], str], counters: Counters, journal: Journal) -> None:
-        self.counters = counters
-        self.rates = {Role.RM: Rate(), Role.CEM: Rate()}
-        self._keys = {role: side_key(key, role) for role in Role}
-        self._titles = titles
+    def __init__(self, key: str, title: Callable[[Role], str], journal: Journal) -> None:
+        self.sides = {role: LinkSideWatch(side_key(key, role), partial(title, role)) for role in Role}
         self._journal = journal
+        self._ring = journal.ring
+        self._append = journal.ring.entries.append
 
     def passed(self, side: Role, message: Message | None, text: str, outs: Sequence[Out], now: float) -> None:
         """Note a text of one side, and what follows from it."""
-        ring, key = self._journal.ring, self._keys[side]
-        title = self._titles(side)
-        if message is None:
-            ring.add(now, key, title, "received", "", "", text)
-        else:
-            kind = message.type
+        # Written out, because it is called for every message.
+        from_, kind, status = self.sides[side], "", None
+        if message is not None:
+            kind, status = message.type, message.status
             if kind != RECEPTION_STATUS:
-                self.rates[side].count(now)
+                if now >= from_.end:
+                    from_.next_step(now)
+                from_.total += 1
                 if kind == MEASUREMENT and side is Role.RM:
-                    self._journal.curves.add(key, title, partial(_measurement, message), now)
-            ring.add(now, key, title, "received", kind, message.status, text)
+                    self._journal.curves.add(from_.key, from_.title, partial(getattr, message, "body"), now)
+        self._ring.count += 1
+        self._append((now, from_, "received", kind, status, text if len(text) <= MAX_TEXT else cut(text)))
         for to, out, _ in outs:
             if out is not text:  # the bridge's own, or a translation
-                ring.add(now, self._keys[to], self._titles(to), "sent", "", "", out)
+                self._ring.add(now, self.sides[to], "sent", "", None, out)
         if self._journal.sleepers:
             self._journal.wake()
 
     def answered(self, out: Out, now: float) -> None:
         """Note an answer of the bridge to what the other side did not answer."""
-        self._journal.ring.add(now, self._keys[out.to], self._titles(out.to), "sent", "", "", out.text)
-
-
-def _measurement(message: Message) -> PowerMeasurement | dict[str, Any]:
-    """Return a measurement as it was read already, or its members."""
-    parsed = message.reading.parsed if message.reading is not None else None
-    return parsed if isinstance(parsed, PowerMeasurement) else message.body
+        self._ring.add(now, self.sides[out.to], "sent", "", None, out.text)
 
 
 def side_key(link: str, role: Role) -> str:

@@ -20,6 +20,8 @@ from s2connect.web.power import POINTS, READ_PER_STEP, Curve, Curves
 from s2connect.web.power import STEP as POWER_STEP
 from s2connect.web.ring import MAX_TEXT, MessageRing
 
+PEER = Meter("k", "t")
+
 L1 = CommodityQuantity.ELECTRIC_POWER_L1
 
 gaps = st.lists(st.floats(0.0, 90.0), max_size=60)
@@ -99,7 +101,7 @@ def message(identifier: str, kind: str = "FRBC.StorageStatus", **more: Any) -> s
 def test_the_ring_keeps_the_last_messages_and_no_long_ones(sizes: list[int], after: int) -> None:
     ring = MessageRing(8)
     for number, size in enumerate(sizes, 1):
-        ring.add(float(number), "k", "t", "received", "Type", None, "x" * size)
+        ring.add(float(number), PEER, "received", "Type", None, "x" * size)
     kept = list(ring.newest_first(after))
     assert [one.number for one in kept] == [n for n in range(len(sizes), 0, -1) if n > after][:8]
     assert [one.size for one in kept] == [sizes[one.number - 1] for one in kept]
@@ -109,18 +111,18 @@ def test_the_ring_keeps_the_last_messages_and_no_long_ones(sizes: list[int], aft
 
 def test_the_type_of_a_message_is_found_when_somebody_looks() -> None:
     ring = MessageRing()
-    ring.add(0.0, "k", "t", "sent", "", "", message("m1"))
+    ring.add(0.0, PEER, "sent", "", "", message("m1"))
     status = '{"message_type":"ReceptionStatus","subject_message_id":"m1","status":"OK"}'
-    ring.add(0.0, "k", "t", "sent", "", "", status)
-    ring.add(0.0, "k", "t", "received", "", "", "garbage")
+    ring.add(0.0, PEER, "sent", "", "", status)
+    ring.add(0.0, PEER, "received", "", "", "garbage")
     assert [(one.type, one.status) for one in ring.newest_first()] == [
         ("", ""),
         ("ReceptionStatus", "OK"),
         ("FRBC.StorageStatus", ""),
     ]
-    assert ring.find("k", "sent", "m1") == "ReceptionStatus", "the newest that has the id"
-    assert ring.find("k", "received", "m1") == ""
-    assert ring.find("other", "sent", "m1") == ""
+    assert ring.find(PEER, "sent", "m1") == "ReceptionStatus", "the newest that has the id"
+    assert ring.find(PEER, "received", "m1") == ""
+    assert ring.find(Meter("k", "t"), "sent", "m1") == ""
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 200.0), st.floats(-1e6, 1e6)), max_size=300), st.floats(0.0, 4000.0))
