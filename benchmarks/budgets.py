@@ -159,7 +159,7 @@ BUDGETS: Final = (
     Budget(theme="growth", figure=growth_figure("store", (10, 100_000)), unit="times", limit=1.2),
     Budget(
         theme="page",
-        figure="500 sessions, their page in one browser, Prometheus every 5 s: messages a CPU second of the server",
+        figure="500 sessions, their page in one browser, Prometheus every 5 s: messages a second of a core",
         unit="1/s",
         limit=0.95,
         peer=WITHOUT_PAGE,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -46,20 +45,13 @@ class _Side:
             if other is not None:
                 pin(other.pid, CLIENT_CORE)
 
-    def measure(self, seconds: float) -> Numbers:
-        """Let the devices send as much as the server takes, while somebody looks at the page."""
-        with self._looking(seconds):
+    def measure(self, seconds: float, *, looking: bool) -> Numbers:
+        """Let the devices send as much as the server takes, while somebody looks at the page or nobody does."""
+        with self._looking(seconds) if looking else nullcontext():
             before = cpu_seconds([self._server.pid])
             done = self._devices.ask(busy=seconds, at_a_time=AT_A_TIME)
             cpu = cpu_seconds([self._server.pid]) - before
-        return {"per_second": done["exchanged"] / done["seconds"], "per_cpu": done["exchanged"] / cpu}
-
-    def idle(self, seconds: float) -> float:
-        """Return the share of a core that the server takes while nothing is sent."""
-        with self._looking(seconds):
-            before = cpu_seconds([self._server.pid])
-            time.sleep(seconds)
-            return (cpu_seconds([self._server.pid]) - before) / seconds
+        return {"rate": done["exchanged"] / done["seconds"], "cpu": cpu / done["seconds"]}
 
     @contextmanager
     def _looking(self, seconds: float) -> Iterator[None]:
@@ -75,24 +67,54 @@ class _Side:
 
 def measure(effort: Effort) -> Iterator[Row]:
     """The rows of this theme."""
-    count, rounds = effort.pick(SESSIONS, SESSIONS, 50), effort.pick(40, 12, 1)
-    seconds = effort.pick(4, 3, 3)
+    count, rounds = effort.pick(SESSIONS, SESSIONS, 50), effort.pick(15, 5, 1)
+    seconds = effort.pick(8, 5, 3)
     smaller = "" if count == SESSIONS else f"{count} sessions"
     with workspace() as directory, ExitStack() as stack:
-        sides = {page: _Side(directory / str(page), stack, count, page=page) for page in (False, True)}
-        for side in sides.values():
-            side.measure(min(3, seconds))  # to warm up
-        found: dict[bool, list[Numbers]] = {False: [], True: []}
+        without, with_page = (_Side(directory / str(page), stack, count, page=page) for page in (False, True))
+        kinds = {"without": (without, False), "unseen": (with_page, False), "seen": (with_page, True)}
+        for side, looking in kinds.values():
+            side.measure(min(3, seconds), looking=looking)  # to warm up
+        found = list[_Round]()
         for turn in range(rounds):
-            for page in (False, True) if turn % 2 == 0 else (True, False):
-                found[page].append(sides[page].measure(seconds))
-        idle = median(sides[True].idle(seconds) - sides[False].idle(seconds) for _ in range(effort.pick(7, 3, 1)))
+            order = list(kinds) if turn % 2 == 0 else list(reversed(kinds))
+            found.append(_Round(**{name: kinds[name][0].measure(seconds, looking=kinds[name][1]) for name in order}))
     what = f"{SESSIONS} sessions, their page in one browser, Prometheus every {SCRAPE_EVERY:.0f} s"
-    yield Row(f"{what}: share of a core that these take, idle", "", idle, smaller=smaller)
-    for key, figure in (("per_cpu", "messages a CPU second of the server"), ("per_second", "messages a second")):
-        ratios = sorted(b[key] / a[key] for a, b in zip(found[False], found[True], strict=True))
-        ours, beside = (median(one[key] for one in found[page]) for page in (True, False))
-        yield Row(f"{what}: {figure}", "1/s", ours, WITHOUT_PAGE, beside, smaller)
-        yield Row(f"{what}: {figure}, median ratio of {rounds} rounds", "", median(ratios), smaller=smaller)
-        spread = ", ".join(f"{ratio:.3f}" for ratio in ratios)
-        print(f"{figure}: ratios of the rounds {spread}", file=sys.stderr)
+    ours, beside = (median(values) for values in zip(*(one.of_a_core for one in found), strict=True))
+    yield Row(f"{what}: messages a second of a core", "1/s", ours, WITHOUT_PAGE, beside, smaller)
+    ratios = sorted(ours / beside for ours, beside in (one.of_a_core for one in found))
+    for name, ratio in (("lowest", ratios[0]), ("median", median(ratios)), ("highest", ratios[-1])):
+        yield Row(f"{what}: {name} ratio of {rounds} rounds", "", ratio, smaller=smaller)
+    yield Row(f"{what}: share of a core for page and metrics", "", median(one.share for one in found), smaller=smaller)
+    more = median(one.per_message("unseen") - one.per_message("without") for one in found)
+    yield Row(f"{what}: more CPU of a message", "µs", more * 1e6, smaller=smaller)
+    ours, beside = (median(getattr(one, kind)["rate"] for one in found) for kind in ("seen", "without"))
+    yield Row(f"{what}: messages a second, as the machine was", "1/s", ours, WITHOUT_PAGE, beside, smaller)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One measurement of each kind: without a page, with one that nobody sees, and with one that is seen."""
+
+    without: Numbers
+    unseen: Numbers
+    seen: Numbers
+
+    def per_message(self, kind: str) -> float:
+        """Return the CPU seconds of a message, of a kind without somebody who looks."""
+        numbers: Numbers = getattr(self, kind)
+        return numbers["cpu"] / numbers["rate"]
+
+    @property
+    def share(self) -> float:
+        """Share of a core that page and metrics take from time to time, whatever is sent."""
+        return max(0.0, self.seen["cpu"] - self.seen["rate"] * self.per_message("unseen"))
+
+    @property
+    def of_a_core(self) -> tuple[float, float]:
+        """Messages a second that a core of the server would take, with page and without.
+
+        It does not depend on how much of the core others took meanwhile; what the page takes by the clock is counted in
+        full.
+        """
+        return (1 - self.share) / self.per_message("unseen"), 1 / self.per_message("without")
