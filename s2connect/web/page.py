@@ -63,7 +63,7 @@ MAX_QUERY: Final = 100
 MIN_PAUSE: Final = 0.5
 """Seconds between two events of a stream, at least."""
 
-SHARE: Final = 0.02
+SHARE: Final = 0.01
 """Share of the time of the event loop that all streams together may take for their templates."""
 
 PARTS: Final = ("summary", "warnings", "links", "code", "found", "peers", "curves", "messages")
