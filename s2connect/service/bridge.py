@@ -114,7 +114,8 @@ async def run_bridge(
                 from s2connect.service.observe import observation_of
                 from s2connect.web.metrics import Metrics
 
-                await stack.enter_async_context(Metrics(observation_of(service, bridge), config.metrics.port))
+                observation = observation_of(service, bridge)
+                await stack.enter_async_context(Metrics(observation, config.metrics.port, service.page_url))
             home = await asyncio.to_thread(Home.open, config.home)
             if config.page.enabled:
                 from s2connect.service.page import is_installed, page_of
@@ -128,9 +129,7 @@ async def run_bridge(
             background.keep(lambda: changes.write(process.output), "changes")
             background.keep(lambda: notifier.keep_alive(bridge.alive), "watchdog")
             process.follow(service, sessions=False)
-            await process.output.put(
-                events.BridgeReady(status=bridge.status(), page=service.page.url if service.page else None)
-            )
+            await process.output.put(events.BridgeReady(status=bridge.status(), page=service.page_url()))
             notifier.ready(summary(bridge))
             await process.stop.wait()
             notifier.stopping()

@@ -178,6 +178,10 @@ class Service:
         for node in self.endpoint.nodes.values():
             self._supervisor.keep(partial(self._take_sessions, node), "sessions", node.id)
 
+    def page_url(self) -> str | None:
+        """Return the URL of the page; None without one."""
+        return self.page.url if self.page is not None else None
+
     def open_connections(self) -> int:
         """Return the number of open connections."""
         return len(self.endpoint.connected())
@@ -194,7 +198,7 @@ class Service:
             pairing_url=self._url(endpoint.pairing_url),
             session_url=self._url(endpoint.session_url),
             nodes=self._node_entries(),
-            page=self.page.url if self.page is not None else None,
+            page=self.page_url(),
         )
 
     def _node_entries(self) -> list[NodeEntry]:

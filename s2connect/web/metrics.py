@@ -1,15 +1,14 @@
-"""Metrics for Prometheus and health, on the port of the page; and the older port of a bridge, with its status page."""
+"""Metrics for Prometheus and health, on the port of the page; and the older port of a bridge."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
-from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from s2connect.bridge.bridge import Bridge
 from s2connect.errors import ConfigurationError
@@ -17,7 +16,6 @@ from s2connect.https.server import Handler, HttpsServer
 from s2connect.web.facts import write_json
 from s2connect.web.health import is_alive, is_ready, parts_of
 from s2connect.web.observation import Observation
-from s2connect.web.status_page import HEADERS, status_page
 
 if TYPE_CHECKING:
     from s2connect.web.server import PageServer
@@ -97,21 +95,22 @@ class Monitoring:
 class Metrics:
     """Serves a bridge at ``http://127.0.0.1:port``; use it with ``async with``. Port 0 is any.
 
-    ``/metrics`` has the numbers, ``/healthz`` and ``/readyz`` the health, ``/`` the status page, ``/status.json`` what
-    that is made of. A request that is meant for another host is refused: it comes from a web page that had its own name
-    lead here.
+    ``/metrics`` has the numbers, ``/healthz`` and ``/readyz`` the health, ``/status.json`` the status, and ``/`` leads
+    to the page, whose URL ``page`` returns. A request that is meant for another host is refused: it comes from a web
+    page that had its own name lead here.
 
     Raises:
         ConfigurationError: The extra ``metrics`` is not installed; or, when it starts, the port is taken.
     """
 
-    def __init__(self, observation: Observation, port: int) -> None:
+    def __init__(self, observation: Observation, port: int, page: Callable[[], str | None] = lambda: None) -> None:
         try:
             import prometheus_client  # noqa: F401
         except ImportError:
             raise ConfigurationError("[metrics] needs the package prometheus-client.", hint=INSTALL) from None
         assert observation.bridge is not None
         self.port = port
+        self._url_of_page = page
         self._bridge: Bridge = observation.bridge
         self._server = HttpsServer(None, host="127.0.0.1", port=port)
         monitoring = Monitoring(observation)
@@ -137,11 +136,14 @@ class Metrics:
         await self._server.close()
 
     def _page(self) -> web.Response:
-        page = status_page(self._bridge.status(), datetime.now().astimezone())
-        return web.Response(text=page, content_type="text/html", headers=HEADERS)
+        if (url := self._url_of_page()) is not None:
+            return web.Response(status=303, headers={hdrs.LOCATION: url})
+        text = "This bridge has no page: it needs pip install 's2connect[web]', and is not switched off in [page].\n"
+        return web.Response(status=404, text=text)
 
     def _status(self) -> web.Response:
-        return web.Response(text=json.dumps(self._bridge.status()), content_type="application/json", headers=HEADERS)
+        text = json.dumps(self._bridge.status())
+        return web.Response(text=text, content_type="application/json", headers={"X-Content-Type-Options": "nosniff"})
 
 
 def _for_this_machine(show: Callable[[], web.Response]) -> Handler:

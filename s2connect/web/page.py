@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 from aiohttp import hdrs, web
 
 from s2connect.errors import UsageError
-from s2connect.model.common import NodeDescription
+from s2connect.model.common import NodeDescription, Role
 from s2connect.web.access import Session
 from s2connect.web.drawing import drawings, qr
 from s2connect.web.facts import (
@@ -34,7 +34,7 @@ from s2connect.web.facts import (
 )
 from s2connect.web.observation import Observation
 from s2connect.web.server import PageServer, ServerEvent
-from s2connect.web.templates import render
+from s2connect.web.templates import own, render
 
 MAX_SHOWN: Final = 50
 """Pairings and links that are shown, those that need a person first; the search finds the others."""
@@ -208,6 +208,7 @@ class Page:
             "now": facts.at,
             "bridge": facts.service.kind == "bridge",
             "kind": "Bridge" if facts.service.kind == "bridge" else "Endpoint",
+            "own": {one.id: one for one in facts.nodes},
             "name": facts.service.name or _only_title(facts) or facts.service.host,
             "summary": summary(facts),
             "query": query,
@@ -238,7 +239,7 @@ class Page:
         return list(islice(fitting, MAX_MESSAGES))
 
     def _shown_code(self, node: NodeFacts, facts: Snapshot) -> ShownCode:
-        title = node.alias or node.description.title
+        title = own(node, facts)
         code = self._observation.endpoint.node(node.id).valid_pairing_code()
         announced = self._observation.announced.get(node.id)
         wanted = announced is not None
@@ -285,6 +286,8 @@ class Page:
         return _html(
             "pair.html",
             status=200 if problem is None else 422,
+            facts=facts,
+            bridge=facts.service.kind == "bridge",
             csrf=session.csrf,
             title=device.title if device else title,
             picked=found is not None,
@@ -292,7 +295,7 @@ class Page:
             waiting=waiting if device else "",
             peer=_text(form, "peer"),
             peers=peers,
-            node=_text(form, "node"),
+            node=_text(form, "node") or _unpaired(nodes, facts),
             nodes=nodes,
             code=_text(form, "code"),
             asked=_text(form, "asked") == "1",
@@ -447,6 +450,12 @@ def summary(facts: Snapshot) -> str:
 
 def _only_title(facts: Snapshot) -> str:
     return facts.nodes[0].description.title if len(facts.nodes) == 1 else ""
+
+
+def _unpaired(nodes: Sequence[NodeFacts], facts: Snapshot) -> str:
+    """Return the first node that may have one pairing only and has none; empty for none."""
+    paired = {one.node for one in facts.peers}
+    return next((str(one.id) for one in nodes if one.role is Role.RM and one.id not in paired), "")
 
 
 def _texts_of_peer(one: PeerFacts) -> Iterable[str]:

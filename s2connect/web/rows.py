@@ -1,4 +1,4 @@
-"""Display of a bridge's links, made from its status, for the terminal and the status page."""
+"""Display of a bridge's links, made from its status, for the terminal."""
 
 from __future__ import annotations
 

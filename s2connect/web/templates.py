@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from s2connect.bridge.link_state import LinkState
 from s2connect.errors import ConfigurationError
-from s2connect.model.common import NodeDescription, NodeId, Role
+from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display, span
-from s2connect.web.facts import ConnectionFacts, PeerState, Snapshot, Traffic
+from s2connect.web.facts import ConnectionFacts, NodeFacts, PeerState, Snapshot, Traffic
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -96,8 +96,9 @@ def environment() -> Environment:
         "word": lambda state: _WORDS[state][0],
         "colour": lambda state: _WORDS[state][1],
         "link_colour": lambda state: _LINKS.get(state, ""),
-        "own": _own,
+        "own": own,
         "heard": _heard,
+        "sentence": lambda text: text[:1].upper() + text[1:],
         "short": _short,
         "refused": _refused,
         "pretty": _pretty,
@@ -122,12 +123,15 @@ def _what(node: NodeDescription) -> str:
     return ", ".join(text for text in texts if text)
 
 
-def _own(node: NodeId, facts: Snapshot) -> str:
-    """Return the name of one of our nodes."""
-    found = next((one for one in facts.nodes if one.id == node), None)
-    if found is None:
-        return "node"
-    return for_display(found.alias or found.description.title, 60)
+def own(node: NodeFacts, facts: Snapshot) -> str:
+    """Return the name of one of our nodes; in a bridge what it is for."""
+    title = for_display(node.description.title, 60)
+    if facts.service.kind == "bridge":
+        if node.role is Role.RM:
+            return f"for the energy manager of {title}"
+        route = next((one.name for one in facts.routes if one.node == node.id), "")
+        return f"for devices of the route {for_display(route, 60)}" if route else "for devices"
+    return f"{title}, {for_display(node.alias, 20)}" if node.alias else title
 
 
 def _heard(connection: ConnectionFacts, now: datetime) -> datetime:
