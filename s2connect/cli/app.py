@@ -25,6 +25,7 @@ from s2connect.cli import (
     service_commands,
     setup_commands,
     simulate_commands,
+    transfer_commands,
 )
 from s2connect.cli.terminal import INTERRUPTED, examples, print_json, register
 from s2connect.errors import S2ConnectError
@@ -172,6 +173,7 @@ app.add_typer(node_commands.app, name="node", rich_help_panel="Set up and run")
 app.add_typer(page_commands.app, name="page", rich_help_panel="Look and mend")
 register(app, backup_commands.backup, backup_commands.restore, backup_commands.move, panel="Keep and move")
 app.add_typer(bridge_commands.app, name="bridge", rich_help_panel="More products")
+app.add_typer(transfer_commands.app, name="transfer", rich_help_panel="More products")
 app.add_typer(registry_commands.app, name="registry", rich_help_panel="More products")
 app.add_typer(simulate_commands.app, name="simulate", rich_help_panel="Try it out")
 register(app, simulate_commands.demo, panel="Try it out")

@@ -17,8 +17,10 @@ from s2connect.cli.terminal import (
     register,
     with_options,
 )
+from s2connect.errors import UsageError
 
 if TYPE_CHECKING:
+    from s2connect.model.common import NodeId
     from s2connect.service.objects import OwnNode
 
 app = typer.Typer(
@@ -29,6 +31,17 @@ app = typer.Typer(
 
 MAX_NAMED = 20  # most pairings that a question names
 _Node = Annotated[str, typer.Argument(metavar="NODE", help="Its alias, or its id.")]
+
+
+def _id_of(text: str | None) -> NodeId | None:
+    from uuid import UUID
+
+    from s2connect.model.common import NodeId
+
+    try:
+        return None if text is None else NodeId(UUID(text))
+    except ValueError:
+        raise UsageError("--id takes a UUID, such as 6a5bd1b6-6d7e-4a5c-9d0e-0f5f7b1f2a31.") from None
 
 
 def _named(nodes: Sequence[OwnNode]) -> str:
@@ -59,6 +72,10 @@ def add(
     kind: Annotated[str | None, typer.Option("--type", help="Kind of device, e.g. 'Heat pump'.")] = None,
     model: Annotated[str | None, typer.Option(help="Model.")] = None,
     name: Annotated[str | None, typer.Option(help="Name that its user gives it, e.g. 'Battery in the cellar'.")] = None,
+    node_id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="UUID", help="Its id, e.g. of a device for which a vendor's server pairs."),
+    ] = None,
     alias: Annotated[
         str | None, typer.Option(help="Short name in front of its codes; the next number if not given.")
     ] = None,
@@ -75,7 +92,15 @@ def add(
     chosen = as_role(role)
     assert chosen is not None, "the option is required"
     result = options.ask(
-        AddNode(role=chosen, brand=brand, type=kind, model_name=model, user_defined_name=name, alias=alias)
+        AddNode(
+            role=chosen,
+            node_id=_id_of(node_id),
+            brand=brand,
+            type=kind,
+            model_name=model,
+            user_defined_name=name,
+            alias=alias,
+        )
     )
     added = next(one for one in result.nodes if one.id == result.node)
     changed = [one for one in result.nodes if before.get(one.id, one.alias) != one.alias]

@@ -67,6 +67,18 @@ def init(
             rich_help_panel=RARE,
         ),
     ] = False,
+    wan_pairing_server: Annotated[
+        bool,
+        typer.Option(
+            "--wan-pairing-server",
+            help="A vendor's server on the internet that pairs for its devices in houses; needs --certificate.",
+            rich_help_panel=RARE,
+        ),
+    ] = False,
+    node_id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="UUID", help="Id of the node, where it is known already.", rich_help_panel=RARE),
+    ] = None,
     allow_private_addresses: Annotated[
         bool,
         typer.Option(
@@ -88,7 +100,14 @@ def init(
 
     config = setup.make(
         options.path,
-        {"role": as_role(role), "brand": brand, "type": kind, "model_name": model, "user_defined_name": name},
+        {
+            "role": as_role(role),
+            "id": node_id,
+            "brand": brand,
+            "type": kind,
+            "model_name": model,
+            "user_defined_name": name,
+        },
         {
             "deployment": Deployment(deployment.upper()),
             "host": host,
@@ -101,6 +120,7 @@ def init(
             "vault": vault,
             "advertise": not no_advertise,
             "allow_private_addresses": allow_private_addresses,
+            "wan_pairing_server": wan_pairing_server,
             "server": not no_server,
         },
     )

@@ -145,6 +145,14 @@ class RemovedNode(Entry):
     nodes: list[OwnNode]
 
 
+class ExportedPairing(Entry):
+    """A pairing for the device with the id ``node``. ``pairing`` is JSON and holds its access token: a secret."""
+
+    node: NodeId
+    peer: NodeDescription
+    pairing: str = field(repr=False)
+
+
 class Command(Entry, Generic[_Result]):
     """A command that returns a ``_Result``. ``node`` is an id or alias; it can be left out if there is one node."""
 
@@ -237,6 +245,27 @@ class Unpair(Command[PairingEntry], name="unpair"):
     forget: _Flag = False
 
 
+class ExportPairing(Command[ExportedPairing], name="export_pairing"):
+    """On a vendor's WAN pairing server: return a pairing for the device that it was made for."""
+
+    peer: _Text
+    node: _Text | None = None
+
+
+class ImportPairing(Command[PairingEntry], name="import_pairing"):
+    """On the device: take over a pairing that the vendor's server has exported."""
+
+    pairing: _Text = field(repr=False)
+    node: _Text | None = None
+
+
+class DiscardPairing(Command[PairingEntry], name="discard_pairing"):
+    """On a vendor's WAN pairing server: remove a pairing that the device has, without unpairing at the other side."""
+
+    peer: _Text
+    node: _Text | None = None
+
+
 class Configure(Command[ChangedSettings], name="configure"):
     """Change settings by name; null takes one back to its default. ``node`` names the node whose settings these are."""
 
@@ -245,9 +274,10 @@ class Configure(Command[ChangedSettings], name="configure"):
 
 
 class AddNode(Command[HostedNodes], name="add_node"):
-    """Add a node. Where there are several then, each without an alias gets one."""
+    """Add a node, with the ``node_id`` of a device elsewhere or a new one. Of several each without an alias gets one."""
 
     role: Role
+    node_id: NodeId | None = None
     brand: _Text | None = None
     type: _Text | None = None
     model_name: _Text | None = None

@@ -138,7 +138,8 @@ async def serve(
                 await _open_page(service, home, stack, page or {}, commands=commands)
                 await stack.enter_async_context(control_socket(home, service.answer))
                 await output.put(service.ready())
-                process.follow(service)
+                # A vendor's pairing server pairs for devices, and is none: it opens no sessions in their place.
+                process.follow(service, sessions=not endpoint.config.wan_pairing_server)
                 stack.enter_context(signal_handlers({signal.SIGHUP: service.reload_soon}))
                 if codes:
                     await service.issue_codes()

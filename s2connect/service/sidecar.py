@@ -37,7 +37,7 @@ from s2connect.messages.envelope import Message, write_message
 from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.url import BaseUrl
-from s2connect.service import commands, events
+from s2connect.service import commands, events, transfer
 from s2connect.service.commands import Command
 from s2connect.service.events import Event
 from s2connect.service.failures import STOPPING, Failure, no_service
@@ -154,6 +154,9 @@ class Service:
             commands.Answer: self._answer_message,
             commands.Close: self._close,
             commands.Unpair: self._unpair,
+            commands.ExportPairing: partial(transfer.export_pairing, endpoint),
+            commands.ImportPairing: partial(transfer.import_pairing, endpoint),
+            commands.DiscardPairing: partial(transfer.discard_pairing, endpoint),
             commands.Configure: self._configure,
             commands.AddNode: self._add_node,
             commands.RemoveNode: self._remove_node,
@@ -440,6 +443,8 @@ class Service:
     async def _add_node(self, command: commands.AddNode) -> commands.HostedNodes:
         await self._check_free_to_change()
         members = {name: value for name, value in vars(command).items() if value is not None}
+        if "node_id" in members:
+            members["id"] = members.pop("node_id")
         if command.alias is not None:
             members["alias"] = read_alias(command.alias)
         node = await self.endpoint.create_node(checked(lambda: NodeConfig.model_validate(members), "the node"))

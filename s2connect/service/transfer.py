@@ -1,0 +1,41 @@
+"""Commands about pairings that a vendor's WAN pairing server hands to their devices (ROLE-03 a)."""
+
+from __future__ import annotations
+
+from s2connect import Endpoint, Node
+from s2connect.service.commands import DiscardPairing, ExportedPairing, ExportPairing, ImportPairing
+from s2connect.service.objects import OwnNode, PairingEntry, find_pairing, own_node
+
+
+def _node(endpoint: Endpoint, name: str | None) -> Node:
+    nodes = [OwnNode(**dict(node.description), alias=node.alias) for node in endpoint.nodes.values()]
+    return endpoint.nodes[own_node(nodes, name).id]
+
+
+async def _find(endpoint: Endpoint, peer: str, node: str | None) -> PairingEntry:
+    """Return the pairing of a peer; ``NotPaired`` for none, ``UsageError`` for several."""
+    pairings = [PairingEntry.of(pairing) for pairing in await endpoint.pairings()]
+    if node is not None:
+        ours = _node(endpoint, node)
+        pairings = [pairing for pairing in pairings if pairing.node == ours.id]
+    return find_pairing(pairings, peer)
+
+
+async def export_pairing(endpoint: Endpoint, command: ExportPairing) -> ExportedPairing:
+    """Return a pairing for its device; it stays here."""
+    found = await _find(endpoint, command.peer, command.node)
+    data = await endpoint.node(found.node).export_pairing(found.peer.id)
+    return ExportedPairing(node=found.node, peer=found.peer, pairing=data.decode("utf-8"))
+
+
+async def discard_pairing(endpoint: Endpoint, command: DiscardPairing) -> PairingEntry:
+    """Remove a pairing that its device has, without unpairing at the other side."""
+    found = await _find(endpoint, command.peer, command.node)
+    await endpoint.node(found.node).discard_pairing(found.peer.id)
+    return found
+
+
+async def import_pairing(endpoint: Endpoint, command: ImportPairing) -> PairingEntry:
+    """Take over a pairing that was made for a node of this endpoint."""
+    node = _node(endpoint, command.node)
+    return PairingEntry.of(await node.import_pairing(command.pairing.encode("utf-8", "replace")))
