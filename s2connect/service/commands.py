@@ -277,12 +277,17 @@ class AddNode(Command[HostedNodes], name="add_node"):
     """Add a node, with the ``node_id`` of a device elsewhere or a new one. Of several each without an alias gets one."""
 
     role: Role
-    node_id: NodeId | None = None
+    node_id: NodeId | None = None  # "id" is that of the command
     brand: _Text | None = None
     type: _Text | None = None
     model_name: _Text | None = None
     user_defined_name: _Text | None = None
     alias: _Text | None = None
+
+    def members(self) -> dict[str, Any]:
+        """Return what is given of the settings of the node."""
+        given = {**vars(self), "id": self.node_id, "node_id": None}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class RemoveNode(Command[RemovedNode], name="remove_node"):

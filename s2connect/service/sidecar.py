@@ -154,9 +154,7 @@ class Service:
             commands.Answer: self._answer_message,
             commands.Close: self._close,
             commands.Unpair: self._unpair,
-            commands.ExportPairing: partial(transfer.export_pairing, endpoint),
-            commands.ImportPairing: partial(transfer.import_pairing, endpoint),
-            commands.DiscardPairing: partial(transfer.discard_pairing, endpoint),
+            **transfer.commands_of(endpoint),
             commands.Configure: self._configure,
             commands.AddNode: self._add_node,
             commands.RemoveNode: self._remove_node,
@@ -442,9 +440,7 @@ class Service:
 
     async def _add_node(self, command: commands.AddNode) -> commands.HostedNodes:
         await self._check_free_to_change()
-        members = {name: value for name, value in vars(command).items() if value is not None}
-        if "node_id" in members:
-            members["id"] = members.pop("node_id")
+        members = command.members()
         if command.alias is not None:
             members["alias"] = read_alias(command.alias)
         node = await self.endpoint.create_node(checked(lambda: NodeConfig.model_validate(members), "the node"))

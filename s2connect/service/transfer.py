@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
 from s2connect import Endpoint, Node
-from s2connect.service.commands import DiscardPairing, ExportedPairing, ExportPairing, ImportPairing
+from s2connect.service.commands import Command, DiscardPairing, ExportedPairing, ExportPairing, ImportPairing
 from s2connect.service.objects import OwnNode, PairingEntry, find_pairing, own_node
 
 
@@ -39,3 +43,12 @@ async def import_pairing(endpoint: Endpoint, command: ImportPairing) -> PairingE
     """Take over a pairing that was made for a node of this endpoint."""
     node = _node(endpoint, command.node)
     return PairingEntry.of(await node.import_pairing(command.pairing.encode("utf-8", "replace")))
+
+
+def commands_of(endpoint: Endpoint) -> dict[type[Command[Any]], Callable[[Any], Awaitable[Any]]]:
+    """Return what executes these commands on an endpoint."""
+    return {
+        ExportPairing: partial(export_pairing, endpoint),
+        ImportPairing: partial(import_pairing, endpoint),
+        DiscardPairing: partial(discard_pairing, endpoint),
+    }
