@@ -274,7 +274,7 @@ class Configure(Command[ChangedSettings], name="configure"):
 
 
 class AddNode(Command[HostedNodes], name="add_node"):
-    """Add a node, with the ``node_id`` of a device elsewhere or a new one. Of several each without an alias gets one."""
+    """Add a node, with the ``node_id`` of a device elsewhere or a new one. Of several each without alias gets one."""
 
     role: Role
     node_id: NodeId | None = None  # "id" is that of the command
