@@ -17,6 +17,7 @@ from pathlib import Path
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer
 from s2connect.diagnostics.home import ExaminedEndpoint, check_database, check_home, check_vault
 from s2connect.diagnostics.intermediaries import check_broker, check_proxy, proxies_of
+from s2connect.diagnostics.links import LINKS, check_links
 from s2connect.diagnostics.machine import check_multicast, check_network
 from s2connect.diagnostics.peers import check_peer, step_of
 from s2connect.diagnostics.server import check_certificates, check_name, check_service
@@ -65,6 +66,8 @@ async def examine(path: Path, *, deadline: float = DEADLINE) -> list[Finding]:
     async def check_server(found: Findings) -> None:
         await check_certificates(endpoint, found, datetime.now(UTC))
         await check_service(endpoint, found)
+        found.check = LINKS
+        await check_links(endpoint, found)
 
     name = _job(Layer.DISCOVERY, "own_name", partial(check_name, endpoint))
     vault = _job(Layer.STORE, "vault", partial(check_vault, endpoint))

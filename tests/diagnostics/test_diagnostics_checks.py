@@ -8,16 +8,20 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from s2connect.diagnostics import home, machine, server
 from s2connect.diagnostics.findings import Check, Layer
 from s2connect.diagnostics.home import FileFacts
+from s2connect.diagnostics.intermediaries import service_at_broker
+from s2connect.diagnostics.links import links
 from s2connect.diagnostics.machine import MulticastResult, udp_inodes
 from s2connect.diagnostics.server import ServiceResponse
 from s2connect.errors import NotReachable, PeerTimeout
 from s2connect.https.own_addresses import Links, OwnAddress
+from s2connect.service.commands import BrokerStatus
 from tests.netns import Lan, require_netns
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -275,3 +279,46 @@ def test_the_service_has_to_answer_at_every_address() -> None:
     assert finding.verdict == "fail"
     assert "10.0.0.1: It did not answer in time." in finding.cause
     assert Check(Layer.SERVICE, "x").error(NotReachable("Gone.")).cure
+
+
+def link(state: str, reason: str = "") -> dict[str, str]:
+    return {"name": "house/Battery", "state": state, "reason": reason}
+
+
+@pytest.mark.parametrize(
+    ("found", "failed", "verdicts", "words"),
+    [
+        ([link("up"), link("up")], [], ["ok"], "All links of the bridge are up: 2."),
+        ([], [], ["ok"], "no link"),
+        ([link("up"), link("refused", "access")], [], ["fail"], "house/Battery is refused: access"),
+        ([link("unpaired")], [], ["warn"], "is unpaired."),
+        ([link("waiting")], [], ["warn"], "is waiting."),
+        ([], [{"name": "house", "reason": "port taken"}], ["fail", "ok"], "The route house does not run: port taken"),
+        ([link("failed", "x")] * 30, [], ["warn"] * 21, "is failed: x"),
+    ],
+)
+def test_the_links_of_a_running_bridge(found: Any, failed: Any, verdicts: list[str], words: str) -> None:
+    findings = links({"routes": [{"links": found}], "failed": failed})
+    assert [one.verdict for one in findings] == verdicts
+    assert words in findings[0].cause
+    assert all(one.cure for one in findings if one.verdict != "ok")
+
+
+@pytest.mark.parametrize(
+    ("broker", "verdict", "words"),
+    [
+        (None, "ok", "while the service does not run"),
+        ({"connected": True}, "ok", "is connected to the broker b:1 as me"),
+        (
+            {"connected": False, "error": "The password is wrong."},
+            "fail",
+            "not connected to the broker b:1. The password",
+        ),
+        ({"connected": True, "suspicion": "A second client."}, "warn", "A second client."),
+    ],
+)
+def test_what_the_running_service_says_of_the_broker(broker: Any, verdict: str, words: str) -> None:
+    facts = {"where": "b:1", "client_id": "me", "error": None, "suspicion": None}
+    finding = service_at_broker(None if broker is None else BrokerStatus(**(facts | broker)))
+    assert finding.verdict == verdict
+    assert words in finding.cause
