@@ -8,6 +8,14 @@ from typing import Any
 
 import typer
 
+_OPTION = re.compile(r"(?P<name>(?:-[\w-]+(?:, ?| / )?)+)(?: (?P<value>.*))?")
+"""An option as its help has it: names, and the kind of its value."""
+
+_KINDS = {
+    "str": "text", "text": "text", "bool": "", "int": "number", "int range": "number", "integer range": "number",
+    "float": "number", "float range": "number", "path": "file",
+}  # fmt: skip
+
 HEAD = """# Every command and option
 
 Made from the command itself: the same as `s2connect COMMAND --help`. [The command](../command.md) explains what they do
@@ -41,11 +49,23 @@ def _section(name: str, command: Any, context: Any) -> str:
     usage = re.sub(r"\s+", " ", command.get_usage(context)).removeprefix("Usage: ")
     lines = [f"## {name}", "", *_text(command.help or ""), "", f"`{usage}`", ""]
     rows = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))]
-    lines += ["| option | meaning |", "| --- | --- |"]
-    lines += [f"| `{_cell(option)}` | {_cell(meaning)} |" for option, meaning in rows]
+    lines += ["| option | value | meaning |", "| --- | --- | --- |"]
+    lines += [
+        f"| `{name}` | {value} | {_cell(meaning)} |" for option, meaning in rows for name, value in [_parts(option)]
+    ]
     if command.epilog:
         lines += ["", *_text(command.epilog)]
     return "\n".join([*lines, ""])
+
+
+def _parts(option: str) -> tuple[str, str]:
+    """Return the name of an option, and its kind of value in words."""
+    found = _OPTION.fullmatch(" ".join(option.split()))
+    name, value = (found["name"], found["value"] or "") if found is not None else (option, "")
+    kind = value.partition(" [")[0].strip("<>")
+    return name.strip().replace("|", "\\|"), _KINDS.get(
+        kind, ", ".join(f"`{each}`" for each in kind.split("|") if each)
+    )
 
 
 def _text(text: str) -> list[str]:
