@@ -469,6 +469,11 @@ class Endpoint:
         return await until_signal(log_level)
 
     @property
+    def has_server(self) -> bool:
+        """Whether it has a server for others: not a device that only connects, and not what was opened without."""
+        return self._serve and self.config.server
+
+    @property
     def is_ready(self) -> bool:
         """Whether it serves requests now, or could where it has no server."""
         return self._state.ready

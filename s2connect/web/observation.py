@@ -397,7 +397,7 @@ class Observation:
     def _service(self) -> ServiceFacts:
         endpoint, config = self.endpoint, self.endpoint.config
         local = config.deployment is Deployment.LAN and is_local_name(config.host)
-        advertised = config.server and config.advertise and local and not self.not_found
+        advertised = endpoint.has_server and config.advertise and local and not self.not_found
         return ServiceFacts(
             kind="serve" if self.bridge is None else "bridge",
             version=__version__,
@@ -405,8 +405,8 @@ class Observation:
             name=config.name or "",
             deployment=str(config.deployment),
             host=config.host,
-            pairing_url=str(endpoint.pairing_url) if config.server else "",
-            session_url=str(endpoint.session_url) if config.server else "",
+            pairing_url=str(endpoint.pairing_url) if endpoint.has_server else "",
+            session_url=str(endpoint.session_url) if endpoint.has_server else "",
             advertised=config.host.partition(".")[0] if advertised else "",
             not_found=self.not_found,
             tasks_failed=sum(endpoint.supervisor.failures.counts.values()),
@@ -414,7 +414,7 @@ class Observation:
 
     def certificate(self, now: datetime) -> CertificateFacts | None:
         """Return the facts of the certificate that is served; None without a server."""
-        if not self.endpoint.config.server:
+        if not self.endpoint.has_server:
             return None
         expires, own_ca = self.endpoint.certificate_expires, self.endpoint.config.is_own_ca
         left = (expires - now).total_seconds()

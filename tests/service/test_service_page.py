@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from s2connect.service.page import page_of
 from s2connect.service.sidecar import Service
 from s2connect.store.home import Home
 from s2connect.web.observation import Observation
-from tests.waits import within
+from tests.waits import until, within
 
 
 @asynccontextmanager
@@ -83,3 +84,22 @@ async def test_a_link_and_a_password_by_command(tmp_path: Path) -> None:
         assert not (await running.ask(commands.ShowPage())).has_password
     kept = tmp_path / "home" / "page-password.json"
     assert kept.stat().st_mode & 0o777 == 0o600
+
+
+async def test_metrics_and_health_are_on_the_port_of_the_page(tmp_path: Path) -> None:
+    async with within(20), service(tmp_path / "home") as running:
+        assert running.page is not None
+        url = running.page.url
+        assert (await get(f"{url}healthz"))[0] == 200
+        status, text = await get(f"{url}readyz")
+        parts = {part["name"]: part["ready"] for part in json.loads(text)["parts"]}
+        assert status == 503
+        assert parts == {"endpoint": True, "certificate": True, "sessions": False, "local_network": True}
+        running.follow()
+        await until(lambda: all(map(running.endpoint.takes_sessions, running.endpoint.nodes)))
+        assert (await get(f"{url}readyz"))[0] == 200
+        status, text = await get(f"{url}metrics")
+        assert status == 200
+        assert 's2connect_pairings{role="CEM",state="connected"} 0.0' in text
+        assert (await get(f"{url}metrics", headers={"Host": "evil.example"}))[0] == 421
+        await running.finish(1.0)
