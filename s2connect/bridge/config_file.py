@@ -47,21 +47,7 @@ def load(file: Path) -> tuple[BridgeConfig, list[Problem]]:
         BridgeFileError: It has mistakes.
         ConfigurationError: It cannot be read.
     """
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read ({error.strerror}).") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigurationError(f"{file} has more than {MAX_FILE_BYTES} bytes.")
-    try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n")
-        data = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise BridgeFileError(file, [Problem(line, "this is not UTF-8")]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise BridgeFileError(file, [_syntax(str(error), text)]) from None
+    text, data = _parsed(file)
     reader = _Reader(file.absolute(), text, data)
     config = reader.read()
     if config is not None:
@@ -78,16 +64,36 @@ def _beside(file: Path, path: str | Path) -> Path:
 
 
 def home_of(file: Path) -> Path:
-    """Return the home that a file names, whatever else is wrong with it. Blocks."""
-    try:
-        home = tomllib.loads(file.read_text("utf-8-sig")).get("home")
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read ({error.strerror}).") from None
-    except ValueError:
-        home = None
+    """Return the home that a file names, whatever else it says. Blocks.
+
+    Raises:
+        BridgeFileError: The file is no TOML; with line and cause.
+        ConfigurationError: It cannot be read, or names no home.
+    """
+    home = _parsed(file)[1].get("home")
     if not isinstance(home, str) or not home:
         raise ConfigurationError(f"{file} does not name a home.", hint=f"s2connect bridge check {file} says more.")
     return _beside(file.absolute(), home)
+
+
+def _parsed(file: Path) -> tuple[str, dict[str, Any]]:
+    """Return text and tables of a file; the errors are those of :func:`home_of`."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read ({error.strerror}).") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigurationError(f"{file} has more than {MAX_FILE_BYTES} bytes.")
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        data = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BridgeFileError(file, [Problem(line, "this is not UTF-8")]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise BridgeFileError(file, [_syntax(str(error), text)]) from None
+    return text, data
 
 
 def _syntax(message: str, text: str) -> Problem:

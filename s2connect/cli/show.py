@@ -270,13 +270,13 @@ def pairings_block(pairings: Sequence[PairingEntry], width: int, nodes: Sequence
             "No pairings yet. To pair, show a code with s2connect code, or type that of another: s2connect pair"
         )
     ours = {one.id: short_name(one) for one in nodes} if len(nodes) > 1 else {}
-    columns = ("peer", "brand, model", "role", *(["our node"] if ours else []), "we are", "since", "state", "id")
+    columns = ("peer", "brand, model", "role", *(["our node"] if ours else []), "we are", "paired", "state", "id")
     rows, narrow = [], []
     for one in pairings:
         peer, role, since, short = one.peer, str(one.communication_role), when(one.since), str(one.peer.id)[:8]
         own = [ours.get(one.node, str(one.node)[:8])] if ours else []
         rows.append((name_of(peer), product(peer), peer.role, *own, role, since, _state(one), short))
-        facts = f"{_state(one)}, since {since}, we are communication {role}, id {short}"
+        facts = f"{_state(one)}; paired {since}, we are communication {role}, id {short}"
         narrow.append(f"{name_of(peer)} ({kind_of(peer)})\n  {''.join(f'with our node {it}, ' for it in own)}{facts}")
     return listing(columns, rows, narrow, width)
 
@@ -304,7 +304,8 @@ def _state(one: PairingEntry) -> str:
         return "unconfirmed"
     if one.trouble is not None and not one.connected:
         return "NOT ACCEPTED" if one.trouble.reason == "access_refused" else "UNKNOWN ACCESS"
-    return "connected" if one.connected else "not connected"
+    state = "connected" if one.connected else "not connected"
+    return state if one.state_since is None else f"{state} since {when(one.state_since)}"
 
 
 def status_blocks(status: FullStatus, width: int, start: str = "s2connect serve") -> list[RenderableType]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -21,7 +21,7 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.model.text import for_display
 
 if TYPE_CHECKING:  # a command that only prints needs no sessions
-    from s2connect.endpoint.connections import PeerHistory
+    from s2connect.endpoint.connections import LiveConnection, PeerHistory
 
 MAX_ALIAS: Final = 64  # characters of the longest alias
 MAX_NAMED: Final = 20  # most nodes that an error names
@@ -103,7 +103,10 @@ class Trouble(Entry):
 
 
 class PairingEntry(Entry):
-    """A pairing. ``connected`` is true while the pair has a session."""
+    """A pairing, made at ``since``. ``connected`` is true while the pair has a session.
+
+    ``state_since`` is when it was connected, or has not been any more; None if it was not since the service began.
+    """
 
     node: NodeId
     peer: NodeDescription
@@ -113,15 +116,17 @@ class PairingEntry(Entry):
     confirmed: bool
     connected: bool
     trouble: Trouble | None = None
+    state_since: datetime | None = None
 
     @classmethod
     def of(
         cls,
         pairing: Pairing,
-        connected: Collection[PairKey] = (),
+        connected: Mapping[PairKey, LiveConnection] = MappingProxyType({}),
         history: Mapping[PairKey, PeerHistory] = MappingProxyType({}),
     ) -> PairingEntry:
-        """Return the entry of a pairing; ``connected`` are the keys of the pairs that have a session."""
+        """Return the entry of a pairing; ``connected`` are the connections of the pairs that have one."""
+        live, known = connected.get(pairing.key), history.get(pairing.key)
         return cls(
             node=pairing.key.local,
             peer=pairing.peer,
@@ -129,8 +134,9 @@ class PairingEntry(Entry):
             communication_role=pairing.communication_role,
             since=datetime.fromtimestamp(pairing.paired_at, UTC),
             confirmed=pairing.confirmed,
-            connected=pairing.key in connected,
-            trouble=Trouble.of(history.get(pairing.key)),
+            connected=live is not None,
+            trouble=Trouble.of(known),
+            state_since=live.connection.info.since if live is not None else known.ended if known is not None else None,
         )
 
 

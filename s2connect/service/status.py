@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from s2connect import Endpoint, Home, Pairing, PairKey
 from s2connect.endpoint.certificate import Certificates, read_certificates
-from s2connect.endpoint.connections import PeerHistory
+from s2connect.endpoint.connections import LiveConnection, PeerHistory
 from s2connect.service.commands import BrokerStatus
 from s2connect.service.objects import PairingEntry
 
 
 async def entries(
     pairings: Sequence[Pairing],
-    connected: Collection[PairKey] = (),
+    connected: Mapping[PairKey, LiveConnection] = MappingProxyType({}),
     history: Mapping[PairKey, PeerHistory] = MappingProxyType({}),
 ) -> list[PairingEntry]:
     """Return the entries of pairings: made in a thread, because there may be many."""

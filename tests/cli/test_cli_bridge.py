@@ -386,3 +386,15 @@ def test_events_of_a_bridge_are_sentences() -> None:
     assert "\x1b" not in asked
     failed = events.ReloadFailed(problems=[Problem(3, "x is unknown")], error={"what": "no"})
     assert "line 3: x is unknown" in str(form(failed))
+
+
+@pytest.mark.parametrize("command", ["reload", "status", "pair"])
+def test_a_file_that_is_no_toml_is_named_with_line_and_cause(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_text('home = "b"\n[[route]\n')
+    assert main(["bridge", command, str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "line 2: not TOML" in said
+    assert "does not name a home" not in said

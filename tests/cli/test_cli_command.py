@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from s2connect.cli import main
 from s2connect.service.failures import ExitCode
-from tests.command import Running, SilentServer, make_home, run
+from tests.command import Running, SilentServer, make_home, pair, run
 from tests.waits import patience
 
 Start = Callable[..., Running]
@@ -358,3 +359,26 @@ def test_the_page_on_commands_names_every_command() -> None:
     text = (Path(__file__).parents[2] / "docs" / "command.md").read_text("utf-8")
     missing = [name for name in typer.main.get_command(app).commands if f"`{name}" not in text]  # type: ignore[attr-defined]
     assert not missing
+
+
+def test_since_is_that_of_the_connection_and_not_of_the_pairing(
+    cem: Path, rm: Path, start: Start, capsys: Capture
+) -> None:
+    def entry() -> dict[str, Any]:
+        found: Any = result(capsys, "pairings", "--home", str(cem))["pairings"]
+        only: dict[str, Any] = found[0]
+        return only
+
+    manager, battery = start(cem), start(rm)
+    pair(manager, battery)
+    assert entry()["connected"] is True
+    connected = entry()["state_since"]
+    assert connected >= entry()["since"]
+    battery.end_input()
+    assert battery.ended() == 0
+    manager.event("session_closed")
+    assert entry()["connected"] is False
+    assert entry()["state_since"] > connected
+    text = " ".join(said(capsys, "pairings", "--home", str(cem))[0].split())
+    assert "not connected since" in text
+    assert "; paired 20" in text
