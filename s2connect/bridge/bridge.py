@@ -421,7 +421,11 @@ def _link_object(key: str, link: Link, history: Mapping[PairKey, Any]) -> Object
         "queued": status.queued,
     }
     found |= {name: {role.lower(): part for role, part in parts.items()} for name, parts in by_role.items()}
-    found["trouble"] = {role.lower(): _trouble(side, history) for role, side in link.sides.items()}
+    found["trouble"] = {
+        # Whoever knows the ids of a pair can bring an unknown token while the right one is connected.
+        role.lower(): None if status.sides[role].connected else _trouble(side, history)
+        for role, side in link.sides.items()
+    }
     manager = link.sides[Role.CEM]
     if isinstance(manager, NodeLinkSide):
         paired = manager.title if manager.pairing is not None else None

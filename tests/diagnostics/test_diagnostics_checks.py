@@ -18,10 +18,12 @@ from s2connect.diagnostics.home import FileFacts
 from s2connect.diagnostics.intermediaries import service_at_broker
 from s2connect.diagnostics.links import links
 from s2connect.diagnostics.machine import MulticastResult, udp_inodes
+from s2connect.diagnostics.peers import access
 from s2connect.diagnostics.server import ServiceResponse
 from s2connect.errors import NotReachable, PeerTimeout
 from s2connect.https.own_addresses import Links, OwnAddress
 from s2connect.service.commands import BrokerStatus
+from s2connect.service.objects import Trouble
 from tests.netns import Lan, require_netns
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -279,6 +281,13 @@ def test_the_service_has_to_answer_at_every_address() -> None:
     assert finding.verdict == "fail"
     assert "10.0.0.1: It did not answer in time." in finding.cause
     assert Check(Layer.SERVICE, "x").error(NotReachable("Gone.")).cure
+
+
+def test_an_access_that_one_side_does_not_accept_is_a_fault_with_what_mends_it() -> None:
+    trouble = Trouble(reason="token_unknown", since=NOW, text="This home may be an older copy.")
+    finding = access(Check(Layer.PEER, "peer.x.session", "Battery"), trouble)
+    assert (finding.verdict, finding.cause) == ("fail", "This home may be an older copy.")
+    assert "s2connect pair" in finding.cure
 
 
 def link(state: str, reason: str = "") -> dict[str, str]:
