@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = "cli"
+EXTRAS = "cli,web"
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
         for role in ("cem", "rm"):
             run(command, "init", "--home", role, "--role", role, "--host", "127.0.0.1", "--port", "0", "--no-advertise")
         with subprocess.Popen(
-            [command, "serve", "--home", "cem", "--json"],
+            [command, "serve", "--home", "cem", "--json", "--page", "--page-port", "0"],
             cwd=directory,
             text=True,
             stdin=subprocess.PIPE,
@@ -48,7 +49,10 @@ def main() -> None:
             try:
                 assert serving.stdout is not None
                 lines = (json.loads(line) for line in serving.stdout)
-                url = next(line["pairing_url"] for line in lines if line["event"] == "ready")
+                ready = next(line for line in lines if line["event"] == "ready")
+                url = ready["pairing_url"]
+                with urllib.request.urlopen(ready["page"], timeout=60) as page:  # noqa: S310 - ours
+                    assert b"Nothing is paired yet" in page.read()
                 code = next(line["code"] for line in lines if line["event"] == "pairing_code")
                 run(command, "pair", "--home", "rm", url, code)
                 assert next(line for line in lines if line["event"] == "paired")

@@ -74,6 +74,7 @@ async def test_two_endpoints_are_paired_by_clicking_and_unpaired_again(tmp_path:
         await phone.get_by_role("button", name="Pair", exact=True).click()
         await see(phone, "1 of 1 connected", "h1")
         await see(house, "1 of 1 connected", "h1")  # nobody touched it
+        await see(house, "1 of 1 connected", "#news")  # said to those who do not see it
         await see(house, "Battery in the cellar", "#peers")
         await house.get_by_role("link", name="Unpair Battery in the cellar").click()
         await see(house, "Unpair Battery in the cellar?")

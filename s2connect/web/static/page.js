@@ -124,7 +124,7 @@
     source.addEventListener("parts", (event) => show(JSON.parse(event.data)));
     source.addEventListener("leave", () => location.reload());
     source.addEventListener("error", () => {
-      lostTimer ||= setTimeout(() => setLost(true), 3000);
+      if (!document.hidden) lostTimer ||= setTimeout(() => setLost(true), 3000);
       // A browser gives up where the answer was no stream, as after a restart that ended the log-in.
       if (source.readyState === EventSource.CLOSED) setTimeout(() => fetch(live, { method: "HEAD" }).then(
         (answer) => (answer.status === 401 || answer.redirected ? location.reload() : listen()), listen), 3000);
@@ -175,5 +175,12 @@
       });
     }
     listen();
+    // A browser has few connections to one server: a tab that nobody sees gives its one back.
+    let unseen = 0;
+    document.addEventListener("visibilitychange", () => {
+      clearTimeout(unseen);
+      if (document.hidden) unseen = setTimeout(() => source.close(), 30000);
+      else if (source.readyState === EventSource.CLOSED) listen();
+    });
   }
 })();
