@@ -230,9 +230,6 @@ class _Conversation:
     def _received(self, session: Session, message: Message) -> None:
         """Call the handlers of a message, before it is answered; the rest follows in :meth:`_handle`."""
         self._called.append((message, self._call(message)))
-        if message.type == "SelectControlType" and self._is_device:
-            self._selection = message
-            self._cancel()  # at once: it could send what may not be sent any more
 
     def _call(self, message: Message) -> list[Any]:
         results: list[Any] = []
@@ -245,6 +242,9 @@ class _Conversation:
                 raise
             self._failed(f"the handler of {for_display(message.type, 60)}", error)
             raise RefuseMessage(ReceptionStatusValue.TEMPORARY_ERROR, "the application failed") from None
+        if message.type == "SelectControlType" and self._is_device:
+            self._selection = message
+            self._cancel()  # at once: it could send what may not be sent any more
         return results
 
     def _results_of(self, message: Message) -> list[Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -410,3 +412,51 @@ async def test_a_message_that_came_before_the_handlers_is_handled_too() -> None:
         await seen.wait()
         await peer.close()
         await running
+
+
+async def test_a_selection_that_came_before_the_handlers_counts() -> None:
+    handlers, running = Handlers(), asyncio.Event()
+
+    @handlers.while_selected(FRBC)
+    async def control(session: Session) -> None:
+        running.set()
+
+    cem, rm = connections()
+    peer, ours = session(cem, check=Check.RULES), session(rm, check=Check.RULES)
+    async with within(5):
+        await ours.send(DETAILS)
+        await peer.send(SELECT)
+        task = asyncio.create_task(handlers.run(ours))
+        await running.wait()
+        await peer.close()
+        await task
+
+
+async def test_sessions_are_freed_without_the_collector() -> None:
+    handlers = device()
+    handlers.on_instruction(frbc.Instruction)(lambda session, message: None)
+    handlers.on(frbc.Instruction)(lambda session, message: None)
+
+    @handlers.while_selected(FRBC)
+    async def control(session: Session) -> None:
+        await asyncio.Event().wait()
+
+    async def converse() -> weakref.ref[Session]:
+        async with pair(handlers, device=True) as both:
+            await both.receive()
+            await both.peer.send(SELECT)
+            await both.ours.send(DESCRIPTION)
+            await both.receive()
+            await both.peer.send(instruction())
+            await both.statuses(3)
+            await both.peer.send(instruction(datetime.now(UTC) + timedelta(hours=1)))
+            await both.statuses(1)
+            return weakref.ref(both.ours)
+
+    gc.collect()
+    gc.disable()
+    try:
+        session = await converse()
+        await until(lambda: session() is None)
+    finally:
+        gc.enable()
