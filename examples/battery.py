@@ -150,13 +150,15 @@ async def main(home: str, url: str = "", code: str = "") -> None:
         endpoint.supervisor.keep(lambda: live(battery), "battery")
         if url:
             await node.pair(url, code)
-        node.show_codes(lambda shown: print("Pair at", endpoint.pairing_url, "with the code", shown, flush=True))
+        node.show_codes(lambda code: print("Pair at", endpoint.pairing_url, "with the code", code.grouped, flush=True))
         await endpoint.run_until_stopped()
 
 
 if __name__ == "__main__":
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     arguments = sys.argv[1:3]
+    if not arguments:
+        sys.exit(__doc__)
     if len(arguments) == 2:
         arguments.append(input("Code shown by the energy manager: "))
     try:

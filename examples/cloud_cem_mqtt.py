@@ -101,6 +101,8 @@ async def main(cloud: dict[str, Any], secret: SessionToken) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     settings = Path(sys.argv[1])
     cloud = tomllib.loads(settings.read_text("utf-8"))
     os.chdir(settings.parent)  # the paths in it are relative to it

@@ -101,13 +101,15 @@ async def main(home: str) -> None:
         node = endpoint.node()
         node.handle(make_handlers())
         node.show_codes(
-            lambda code: print("Pair at", endpoint.pairing_url, "with the code", code, flush=True), always=True
+            lambda code: print("Pair at", endpoint.pairing_url, "with the code", code.grouped, flush=True), always=True
         )
         await endpoint.run_until_stopped()
 
 
 if __name__ == "__main__":
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     try:
         asyncio.run(main(sys.argv[1]))
     except errors.S2ConnectError as error:

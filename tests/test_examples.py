@@ -90,7 +90,7 @@ async def test_the_battery_and_the_energy_manager_pair_and_talk(tmp_path: Path, 
         battery = await start(script, str(tmp_path / "battery"), words[2])
         try:
             assert battery.stdin is not None
-            battery.stdin.write(f"{words[-1]}\n".encode())
+            battery.stdin.write(f"{words[6]} {words[7]} {words[8]}\n".encode())
             await battery.stdin.drain()
             await read_until(battery, "in session with House")
             await read_until(manager, "Cellar battery FRBC.StorageStatus")
@@ -118,7 +118,7 @@ async def test_the_battery_shows_a_code_once_and_comes_by_itself_when_it_is_pair
         ems.node().handle(handlers)
         try:
             async with within(30):
-                await ems.node().pair(words[2], words[-1])
+                await ems.node().pair(words[2], " ".join(words[6:9]))
                 await opened.get()
                 await read_until(battery, "in session with House")
                 battery.send_signal(signal.SIGTERM)
@@ -361,7 +361,7 @@ async def test_the_commands_of_the_guide_pair_the_two_programs(tmp_path: Path) -
         assert words[2] in second[1]
         battery = await shell(second[1])
         assert battery.stdin is not None
-        battery.stdin.write(f"{words[-1]}\n".encode())
+        battery.stdin.write(f"{words[6]} {words[7]} {words[8]}\n".encode())
         await battery.stdin.drain()
         await read_until(battery, "in session with House")
         await read_until(battery, "instructed: 5000 W")

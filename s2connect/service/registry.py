@@ -14,7 +14,7 @@ from s2connect.certs.tls import ServerContext
 from s2connect.discovery.registry_server import RegistryServer, load_records
 from s2connect.endpoint.certificate import read_operator_file
 from s2connect.endpoint.config import bracketed
-from s2connect.errors import UsageError
+from s2connect.errors import ConfigurationError, UsageError
 from s2connect.https.server import HttpsServer
 from s2connect.model.url import BaseUrl, host_as_ascii
 from s2connect.service.failures import ExitCode
@@ -60,7 +60,10 @@ async def run_registry(
         RegistryServer(records).mount(server, BASE_PATH)
         stop = Stop()
         stack.enter_context(stop.on_signals())
-        await server.start()
+        try:
+            await server.start()
+        except ConfigurationError as error:
+            raise ConfigurationError(error.what, hint="Another one is named with --bind and --port.") from None
         try:
             url = BaseUrl(f"https://{bracketed(host)}:{server.port}{BASE_PATH}")
             ready(url, len(records), None if ca_file is None else str(ca_file))
