@@ -31,6 +31,7 @@ def screen(blocks: list[RenderableType]) -> str:
     return out.file.getvalue()
 
 
+@pytest.mark.long
 async def test_a_pairing_that_the_other_side_has_ended_is_in_status_until_it_is_made_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -58,8 +59,13 @@ async def test_the_screen_of_status_names_what_has_ended_and_a_code_that_is_spen
     create_home(home, config(Role.CEM).model_copy(update={"port": free_port()}))
     async with within(20), Endpoint.open(home) as cem, Endpoint.open(config=config(Role.RM)) as rm:
         service = Service(cem, home, stop=lambda: None)
-        await rm.node().pair(str(cem.pairing_url), cem.node().issue_pairing_code())
+        rm_id, tokens = rm.node().id, cem._pairing.server.tokens(cem.node().id)
+        await introduce(rm, rm_id, cem, cem.node().id, rm_id)
         await rm.node().unpair(cem.node().id)
+        cem.node().issue_pairing_code()
+        issued = tokens.valid(now=0.0)
+        assert issued is not None
+        tokens.spend(issued)
         await until(cem.ended_pairings)
         status = await service.ask(commands.Status())
         assert [(one.by, one.peer.id) for one in status.ended] == [("peer", rm.node().id)]
@@ -81,14 +87,21 @@ def file(tmp_path: Path) -> Path:
 
 
 async def test_a_link_says_which_side_is_not_paired_and_the_next_step(file: Path) -> None:
-    async with within(20), Bridge.open(load(file)[0]) as bridge, Endpoint.open(config=config(Role.CEM)) as cem:
+    async with within(20), Bridge.open(load(file)[0]) as bridge:
         status: Any = bridge.status()
         (link,) = status["routes"][0]["links"]
         assert link["state"] == "unpaired"
         assert link["reason"] == "the energy manager is not paired; pair it with: s2connect bridge pair FILE"
         assert "the energy manager is not paired" in screen(bridge_blocks(status, 200))
+
+
+@pytest.mark.long
+async def test_a_bridge_says_which_pairing_has_ended_by_whom_and_the_next_step(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "s2connect.bridge")
+    async with within(20), Bridge.open(load(file)[0]) as bridge, Endpoint.open(config=config(Role.CEM)) as cem:
         (node,) = bridge.endpoint.nodes.values()
-        assert str(node.id) == link["representative"]["node"]
         await node.pair(str(cem.pairing_url), cem.node().issue_pairing_code())
         (running,) = bridge.routes["house"].links.values()
         await until(lambda: running.state is not LinkState.UNPAIRED)
@@ -102,3 +115,4 @@ async def test_a_link_says_which_side_is_not_paired_and_the_next_step(file: Path
         )
         assert "s2connect bridge pair FILE" in screen(bridge_blocks(bridge.status(), 200))
         await until(lambda: running.state is LinkState.UNPAIRED)
+        assert "link house/battery: unpaired (the energy manager is not paired; pair it with:" in caplog.text

@@ -109,6 +109,7 @@ async def test_the_numbers_of_serve_are_true() -> None:
         assert there["s2connect_received_characters_total"][()] > 300
 
 
+@pytest.mark.long
 async def test_what_was_counted_of_a_peer_stays_when_it_is_unpaired_and_a_second_session_is_a_reconnect() -> None:
     async with house() as found:
         session = await found.start()
@@ -163,6 +164,7 @@ async def test_every_metric_of_a_bridge_is_in_the_documents_and_its_histogram_is
             assert numbers(observation)["s2connect_bridge_acknowledgement_seconds_count"][key] == 1
 
 
+@pytest.mark.long
 async def test_no_label_has_a_text_of_a_peer_beyond_the_names_of_devices_and_no_secret_is_shown() -> None:
     async with house(by_code=True) as found:
         await busy_house(found)

@@ -115,6 +115,7 @@ async def test_a_new_endpoint_shows_itself_and_nobody_else() -> None:
     assert json.loads(write_json(snapshot))["nodes"][0]["description"]["brand"] == "Acme"
 
 
+@pytest.mark.long
 async def test_a_pairing_is_shown_idle_until_an_application_takes_sessions_and_its_code_is_spent() -> None:
     async with house(by_code=True) as found:
         peer = found.peer(found.manager)
@@ -269,6 +270,7 @@ async def test_nothing_is_kept_where_nobody_observes() -> None:
         assert session._awaited._ledger.latencies is None
 
 
+@pytest.mark.long
 async def test_a_search_in_the_network_that_fails_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = list[int]()
 
