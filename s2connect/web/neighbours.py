@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from s2connect import Endpoint
+from s2connect.discovery.resolve import is_local_name
 from s2connect.errors import NotReachable, S2ConnectError
 from s2connect.model.common import Deployment, NodeDescription, NodeId
 from s2connect.model.url import BaseUrl
@@ -25,6 +27,12 @@ MAX_NODES: Final = 32
 LOOK_TIMEOUT: Final = 10.0
 """Seconds for an endpoint to describe itself; then it is shown by what it advertises alone."""
 
+LOOK_PAUSE: Final = 0.5
+"""Seconds between two such questions."""
+
+LOOK_EVERY: Final = 60.0
+"""Seconds after which the same endpoint is asked again, when its advertisement changes."""
+
 RETRY: Final = 60.0
 """Seconds until mDNS is tried again on a machine that could not use it."""
 
@@ -40,6 +48,7 @@ class Neighbours:
         self.note = ""
         self._endpoint = endpoint
         self._browser: Browser | None = None
+        self._looked: dict[BaseUrl, float] = {}
         self._nodes: dict[BaseUrl, tuple[NodeDescription, ...]] = {}
 
     async def run(self) -> None:
@@ -62,17 +71,28 @@ class Neighbours:
             try:
                 async for event in browser:
                     url = event.endpoint.pairing_url
-                    if url is not None and len(browser.found()) <= MAX_FOUND:
-                        self._nodes.pop(url, None)
-                        await self._look_at(url)
                     self._forget({one.pairing_url for one in browser.found()})
+                    if url is not None and self._is_to_be_looked_at(url, asyncio.get_running_loop().time()):
+                        await self._look_at(url)
+                        await asyncio.sleep(LOOK_PAUSE)
             finally:
                 self._browser = None
 
+    def _is_to_be_looked_at(self, url: BaseUrl, now: float) -> bool:
+        """Return whether to ask the endpoint of a URL now. A stranger chooses it, and how often it comes.
+
+        Nobody outside of the network is asked, and nobody often.
+        """
+        looked = self._looked.get(url)
+        if url == self._endpoint.pairing_url or not _is_near(url.host) or len(self._looked) >= MAX_FOUND:
+            return False
+        if looked is not None and now - looked < LOOK_EVERY:
+            return False
+        self._looked[url] = now
+        return True
+
     async def _look_at(self, url: BaseUrl) -> None:
-        """Ask an endpoint for its nodes, one endpoint after the other."""
-        if url == self._endpoint.pairing_url:
-            return
+        """Ask an endpoint for its nodes."""
         with contextlib.suppress(S2ConnectError, TimeoutError):
             async with asyncio.timeout(LOOK_TIMEOUT):
                 _, nodes = await self._endpoint.look_at(url)
@@ -80,6 +100,7 @@ class Neighbours:
 
     def _forget(self, there: set[BaseUrl | None]) -> None:
         self._nodes = {url: nodes for url, nodes in self._nodes.items() if url in there}
+        self._looked = {url: at for url, at in self._looked.items() if url in there}
 
     def found(self, paired: set[NodeId]) -> Iterator[FoundFacts]:
         """Iterate over the endpoints that are there now; ``paired`` are the peers of our pairings."""
@@ -97,3 +118,13 @@ class Neighbours:
                 ours=one.pairing_url is not None and one.pairing_url == self._endpoint.pairing_url,
                 paired=any(node.id in paired for node in nodes),
             )
+
+
+def _is_near(host: str) -> bool:
+    """Return whether a host is in the local network by its name or address."""
+    if is_local_name(host):
+        return True
+    try:
+        return not ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_global
+    except ValueError:
+        return False

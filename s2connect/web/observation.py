@@ -156,7 +156,11 @@ class Observation:
         while True:
             if self._stale and self._loop.time() >= self._read_at + PAUSE:
                 self._stale, self._read_at = False, self._loop.time()
-                await self._read_pairings()
+                try:
+                    await self._read_pairings()
+                except BaseException:
+                    self._stale = True
+                    raise
             try:
                 async with asyncio.timeout(PAUSE if self._stale else None):
                     event = await anext(self._events)

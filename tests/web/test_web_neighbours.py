@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from s2connect import Endpoint, Role
+from s2connect.model.url import BaseUrl
+from s2connect.web.neighbours import LOOK_EVERY, MAX_FOUND, Neighbours
 from tests.netns import Lan, require_netns
+from tests.web.test_web_observation import config
 
 
 @pytest.mark.long
@@ -53,3 +57,25 @@ def test_what_is_found_in_the_network_is_shown_with_its_nodes() -> None:
             asyncio.run(main())
         """)
         device.stop()
+
+
+async def test_a_stranger_who_advertises_makes_this_endpoint_ask_nobody_elsewhere_and_nobody_often() -> None:
+    async with Endpoint.open(config=config(Role.CEM)) as endpoint:
+        neighbours = Neighbours(endpoint)
+
+        def asks(url: str, now: float) -> bool:
+            return neighbours._is_to_be_looked_at(BaseUrl(url), now)
+
+        assert asks("https://battery.local:8443/pairing/", 0.0)
+        assert not asks("https://battery.local:8443/pairing/", LOOK_EVERY - 1)
+        assert asks("https://battery.local:8443/pairing/", LOOK_EVERY)
+        assert asks("https://192.168.1.5:8443/pairing/", 0.0)
+        assert asks("https://[fe80::1]:8443/pairing/", 0.0)
+        for elsewhere in ("victim.example", "8.8.8.8", "[2001:4860:4860::8888]"):
+            assert not asks(f"https://{elsewhere}/pairing/", 0.0)
+        assert not asks(str(endpoint.pairing_url), 0.0), "itself"
+        for number in range(2 * MAX_FOUND):
+            asks(f"https://x{number}.local/pairing/", 0.0)
+        assert len(neighbours._looked) == MAX_FOUND
+        neighbours._forget(set())
+        assert asks("https://battery.local:8443/pairing/", LOOK_EVERY)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from s2connect import Endpoint, EndpointConfig, Message, NodeConfig, RefuseMessage, Role, Session
-from s2connect.errors import MessageRefused, NotReachable, UsageError
+from s2connect import Endpoint, EndpointConfig, Message, NodeConfig, NodeId, Pairing, RefuseMessage, Role, Session
+from s2connect.errors import MessageRefused, NotReachable, StorageUnavailable, UsageError
 from s2connect.events import Paired
 from s2connect.model.roles import CommunicationRole
 from s2connect.transports.websocket_connection import WebSocketConnection
@@ -287,6 +287,24 @@ async def test_a_search_in_the_network_that_fails_begins_anew(monkeypatch: pytes
         await until(lambda: observation.neighbours.note)
         assert endpoint.supervisor.failures.counts["look-around"] == 1
         assert observation.snapshot().found_note.startswith("Nothing can be found: There is no network.")
+
+
+@pytest.mark.long
+async def test_pairings_that_cannot_be_read_are_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, failed = Endpoint.pairings, list[int]()
+
+    async def pairings(self: Endpoint, node: NodeId | None = None) -> list[Pairing]:
+        if len(failed) < 1:
+            failed.append(1)
+            raise StorageUnavailable("The disk is gone.")
+        return await real(self, node)
+
+    async with within(20), Endpoint.open(config=config(Role.CEM)) as cem, Endpoint.open(config=config(Role.RM)) as rm:
+        await introduce(rm, rm.node().id, cem, cem.node().id, rm.node().id)
+        monkeypatch.setattr(Endpoint, "pairings", pairings)
+        observation = watched(cem)
+        await until(lambda: observation.snapshot().peers)
+        assert cem.supervisor.failures.counts["observation"] == 1
 
 
 # Links of a bridge
