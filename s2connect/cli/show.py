@@ -321,6 +321,8 @@ def status_blocks(status: FullStatus, width: int, start: str = "s2connect serve"
         facts.add("Pairing URL", endpoint.pairing_url)
         facts.add("Session URL", endpoint.session_url)
         facts.add("In network", _seen_as(endpoint))
+    if endpoint.page is not None:
+        facts.add("Page", endpoint.page)
     for node in status.nodes:
         facts.add("Node", own_name(node))
         facts.add("", str(node.id))

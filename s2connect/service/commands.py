@@ -65,7 +65,10 @@ class BrokerStatus(Entry):
 
 
 class EndpointStatus(Entry):
-    """State of the endpoint. ``advertised`` is its name in the network, None if it is not advertised."""
+    """State of the endpoint. ``advertised`` is its name in the network, None if it is not advertised.
+
+    ``page`` is the URL of the page, None if there is none.
+    """
 
     name: str | None
     deployment: str
@@ -76,6 +79,7 @@ class EndpointStatus(Entry):
     not_found: NotFound | None
     certificate: Certificates
     broker: BrokerStatus | None = None
+    page: str | None = None
 
 
 class FullStatus(Entry):

@@ -62,7 +62,7 @@ async def page_of(
     except ConfigurationError as error:
         taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
         if settings.port is not None or not taken:
-            hint = "Choose another address or port of the page (--page-bind, --page-port, or page in the settings)."
+            hint = "Choose others: --page-bind, --page-port, s2connect config set page.port, or [page] of a bridge."
             raise ConfigurationError(f"The page: {error.what}", hint=hint) from error
         server = await started(0)  # another service of this machine has it
     try:

@@ -37,7 +37,7 @@ from s2connect.messages.envelope import Message, write_message
 from s2connect.model.common import Deployment
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.url import BaseUrl
-from s2connect.service import commands, events, transfer
+from s2connect.service import commands, events, page_access, transfer
 from s2connect.service.commands import Command
 from s2connect.service.events import Event
 from s2connect.service.failures import STOPPING, Failure, no_service
@@ -63,8 +63,6 @@ from s2connect.session.answers import ANSWER_WITHIN, Later
 from s2connect.store.files import temporary, write_private
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
-from s2connect.web.access import LINK_LIFETIME
-from s2connect.web.password import read_password, store_password
 
 if TYPE_CHECKING:
     from s2connect.web.observation import Observation
@@ -163,9 +161,9 @@ class Service:
             commands.MakeBackup: self._make_backup,
             commands.Reload: self._reload,
             commands.Stop: self._stop_service,
-            commands.ShowPage: self._show_page,
-            commands.PageLink: self._issue_page_link,
-            commands.SetPagePassword: self._set_page_password,
+            commands.ShowPage: lambda _: page_access.show(self.page, self._home),
+            commands.PageLink: lambda _: page_access.issue_link(self.page, self._home, running=self._running),
+            commands.SetPagePassword: lambda one: page_access.set_password(self.page, self._home, one.password),
         }
 
     # Events
@@ -499,6 +497,7 @@ class Service:
                 not_found=self._not_found,
                 certificate=await asyncio.to_thread(certificates, endpoint, self._home, running=self._running),
                 broker=broker_status(endpoint) if self._running else None,
+                page=self.page.url if self.page is not None else None,
             ),
             nodes=self._own_nodes(),
             pairings=await entries(await endpoint.pairings(), connected, endpoint.history()),
@@ -574,29 +573,6 @@ class Service:
         if self._stop is None:
             raise no_service("No service is running.", self._start_command())
         self._stop()
-
-    async def _show_page(self, command: commands.ShowPage) -> commands.PageStatus:
-        if self.page is not None:
-            page = self.page
-            return commands.PageStatus(
-                url=page.url, has_password=page.has_password, certificate_sha256=page.fingerprint
-            )
-        password = await asyncio.to_thread(lambda: read_password(Home.open(self._home)))
-        return commands.PageStatus(url=None, has_password=password is not None)
-
-    async def _issue_page_link(self, command: commands.PageLink) -> commands.PageLinkIssued:
-        if self.page is None and not self._running:
-            raise no_service("A link to the page needs the running service.", self._start_command())
-        if self.page is None:
-            raise UsageError("The service runs without its page.", hint="Start it with --page.")
-        expires = datetime.now(UTC) + timedelta(seconds=LINK_LIFETIME)
-        return commands.PageLinkIssued(url=self.page.issue_link(), expires_at=expires)
-
-    async def _set_page_password(self, command: commands.SetPagePassword) -> None:
-        if self.page is not None:
-            await self.page.set_password(command.password)
-        else:
-            await asyncio.to_thread(lambda: store_password(Home.open(self._home), command.password))
 
     def _start_command(self) -> str:
         return start_command(Home(self._home))
