@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from s2connect.bridge.relay import Out
 from s2connect.messages.envelope import RECEPTION_STATUS, Message
+from s2connect.messages.general import PowerMeasurement
 from s2connect.model.common import Role
 from s2connect.session.session import Direction
 from s2connect.web.meter import OK, Meter, Rate
@@ -77,7 +78,7 @@ class SessionWatch:
                 rate.next_step(now)
             rate.total += 1
             if kind == MEASUREMENT and direction == self._measurements:
-                self._journal.curves.add(meter.key, meter.title, partial(getattr, message, "body"), now)
+                self._journal.curves.add(meter.key, meter.title, partial(_measurement, message), now)
         elif message.status != OK:
             self._refused(direction, message, now)
         self._ring.count += 1
@@ -137,7 +138,7 @@ class LinkWatch:
                     from_.next_step(now)
                 from_.total += 1
                 if kind == MEASUREMENT and side is Role.RM:
-                    self._journal.curves.add(from_.key, from_.title, partial(getattr, message, "body"), now)
+                    self._journal.curves.add(from_.key, from_.title, partial(_measurement, message), now)
         self._ring.count += 1
         self._append((now, from_, "received", kind, status, text if len(text) <= MAX_TEXT else cut(text)))
         for to, out, _ in outs:
@@ -149,6 +150,12 @@ class LinkWatch:
     def answered(self, out: Out, now: float) -> None:
         """Note an answer of the bridge to what the other side did not answer."""
         self._ring.add(now, self.sides[out.to], "sent", "", None, out.text)
+
+
+def _measurement(message: Message) -> PowerMeasurement | dict[str, Any]:
+    """Return a measurement as it was read already, or its members."""
+    parsed = message.reading.parsed if message.reading is not None else None
+    return parsed if isinstance(parsed, PowerMeasurement) else message.body
 
 
 def side_key(link: str, role: Role) -> str:
