@@ -247,6 +247,8 @@ def _check_target(home: Home, file: Path, *, yes: bool, as_json: bool) -> None:
         raise UsageError(f"There is no directory {target.parent}.")
     if target.is_dir():
         raise UsageError(f"{file} is a directory.", hint="Name a file in it.")
+    if target.exists() and not target.is_file():  # it would be replaced, not written to
+        raise UsageError(f"{file} is a device or pipe, and not a file.", hint="Name a file.")
     if target.exists() and not yes:
         if as_json or not sys.stdin.isatty():
             raise UsageError(f"{file} exists already.", hint="Name another file, or add --yes to replace it.")
@@ -284,7 +286,7 @@ def _new_passphrase(file: Path | None, *, stdin: bool) -> Passphrase:
 
 
 def _passphrase(file: Path | None, *, stdin: bool) -> Passphrase:
-    from s2connect.store.backup_file import Passphrase
+    from s2connect.endpoint.backup import passphrase_of
     from s2connect.store.files import read_private
 
     if file is not None and stdin:
@@ -304,10 +306,7 @@ def _passphrase(file: Path | None, *, stdin: bool) -> Passphrase:
             "A passphrase is needed, and nobody can be asked.",
             hint="Give --passphrase-stdin or --passphrase-file PATH.",
         )
-    try:
-        return Passphrase(text)
-    except ValueError:
-        raise UsageError(f"The passphrase has to be {Passphrase.described}.") from None
+    return passphrase_of(text)
 
 
 def _hidden(question: str) -> str:

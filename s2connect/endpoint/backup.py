@@ -17,6 +17,7 @@ from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_KEY
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig
 from s2connect.endpoint.pairing import static_name
 from s2connect.errors import BackupRefused, ConfigurationError, NotInitialised, StorageUnavailable, UsageError
+from s2connect.model.secret import Secret
 from s2connect.store.backup_file import (
     ENTROPY_BYTES,
     MAX_BACKUP_BYTES,
@@ -75,6 +76,16 @@ class Restored:
     vault: Literal["keyring", "files"]
     config: EndpointConfig
     missing: tuple[str, ...]
+
+
+def passphrase_of(text: Secret | str) -> Passphrase:
+    """Return a passphrase; UsageError if it is too short or too long. The error does not repeat it."""
+    if isinstance(text, Passphrase):
+        return text
+    try:
+        return Passphrase(text.reveal() if isinstance(text, Secret) else text)
+    except ValueError:
+        raise UsageError(f"The passphrase has to be {Passphrase.described}.") from None
 
 
 async def take(

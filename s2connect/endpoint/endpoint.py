@@ -37,6 +37,7 @@ from s2connect.model.common import MQTT, WEBSOCKET, Deployment, EndpointDescript
 from s2connect.model.local import LocalNode
 from s2connect.model.pairing import WaitForPairingAction
 from s2connect.model.proxy import Proxies
+from s2connect.model.secret import Secret
 from s2connect.model.url import BaseUrl
 from s2connect.session.http_client import SessionClient
 from s2connect.session.session import Session
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from s2connect.endpoint.certificate import CertificateManager, Certificates
     from s2connect.endpoint.local_network import LocalNetwork
     from s2connect.endpoint.server import Server
-    from s2connect.store.backup_file import Passphrase
     from s2connect.transports.mqtt.transport import MqttTransport
 
 _log = logging.getLogger(__name__)
@@ -510,18 +510,22 @@ class Endpoint:
         for connections in self._connections.values():
             connections.on_session = on_session
 
-    async def backup(self, passphrase: Passphrase) -> Backup:
-        """Return a backup of the state directory in this moment; sessions go on.
+    async def backup(self, passphrase: Secret | str) -> Backup:
+        """Return a backup of the state directory in this moment, for ``s2connect restore``; sessions go on.
+
+        Args:
+            passphrase: 12 to 1024 characters, without which the file is of no use.
 
         Raises:
-            UsageError: The endpoint is in memory only.
+            UsageError: The endpoint is in memory only, or the passphrase is too short or too long.
             StorageError: Something could not be read, or is larger than a backup can be.
         """
-        from s2connect.endpoint.backup import take
+        from s2connect.endpoint.backup import passphrase_of, take
 
+        phrase = passphrase_of(passphrase)
         if self._home is None or not isinstance(self._state.store, SqliteStore):
             raise UsageError("This endpoint has no state directory.")
-        return await take(self._home, self.config, self._state.vault, self._state.store, passphrase)
+        return await take(self._home, self.config, self._state.vault, self._state.store, phrase)
 
     # The local network
 

@@ -88,6 +88,8 @@ def test_what_is_in_the_way_is_said_before_anybody_is_asked(
     (tmp_path / "there").write_text("mine")
     assert "exists already" in error("backup", str(tmp_path / "there"), *home, code=2)["what"]
     assert (tmp_path / "there").read_text() == "mine"
+    os.mkfifo(tmp_path / "pipe")
+    assert "device or pipe" in error("backup", str(tmp_path / "pipe"), *home, "--yes", code=2)["what"]
     assert "12 to 1024" in error("backup", str(tmp_path / "file"), *home, code=2, stdin="short\n")["what"]
     assert error("restore", str(tmp_path / "there"), *home, code=7)["kind"] == "backup_refused"
     assert "Add --yes" in error("move", str(tmp_path / "file"), *home, code=2)["hint"]

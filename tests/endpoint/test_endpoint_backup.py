@@ -172,6 +172,20 @@ def test_a_moved_home_does_not_start_and_says_where_it_went_until_that_is_undone
         undo_move(tmp_path / "old")
 
 
+async def test_a_program_backs_up_its_running_endpoint(tmp_path: Path) -> None:
+    await asyncio.to_thread(make, tmp_path / "old", "first")
+    async with Endpoint.open(tmp_path / "old", serve=False) as endpoint:
+        made = await endpoint.backup("correct horse battery")
+        with pytest.raises(UsageError, match="12 to 1024") as refused:
+            await endpoint.backup("too short")
+        assert "too short" not in str(refused.value)
+    await asyncio.to_thread(restore, tmp_path / "new", made.file, PHRASE)
+    assert (await asyncio.to_thread(state, tmp_path / "new"))[0] == "first"
+    async with Endpoint.open(config=EndpointConfig(vault="files"), serve=False) as endpoint:
+        with pytest.raises(UsageError, match="no state directory"):
+            await endpoint.backup("correct horse battery")
+
+
 def test_a_restore_takes_the_seal_off(tmp_path: Path) -> None:
     make(tmp_path / "home", "first")
     asyncio.run(move(tmp_path / "home", PHRASE, tmp_path / "file"))
