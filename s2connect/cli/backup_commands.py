@@ -75,7 +75,7 @@ def backup(
         print_json({"file": str(file), "made_at": made.made_at, "pairings": made.pairings, "left_out": made.left_out})
         return
     say(f"Backed up {options.path} with {counted(made.pairings, 'pairing')} into {file}.")
-    _say_left_out(made.left_out)
+    _say_left_out(home, made.left_out)
     say("Sessions rotate tokens: make backups often, and never let two homes of one endpoint run at a time.")
     say("To carry on on another machine, s2connect move is better: nothing has to be paired again.")
 
@@ -130,10 +130,7 @@ def restore(
     say(f"Restored {path} with {counted(done.pairings, 'pairing')}, as of {at}. Its vault is '{done.vault}'.")
     for sentence in sentences(done):
         say(sentence)
-    if (path / "bridge.json").exists():
-        say("Next: s2connect bridge run FILE  (the bridge's own file is not in a backup)")
-    else:
-        say(f"Next: {options.command_line('serve')}")
+    say(f"Next: {_start_command(options)}")
 
 
 @with_options("s2connect move cellar.s2backup", "s2connect move --undo")
@@ -178,7 +175,7 @@ def move(
         print_json({"file": str(file), "made_at": made.made_at, "pairings": made.pairings, "left_out": made.left_out})
         return
     say(f"Moved {options.path} with {counted(made.pairings, 'pairing')} into {file}. It does not start here any more.")
-    _say_left_out(made.left_out)
+    _say_left_out(home, made.left_out)
     say("Next, on the other machine: s2connect restore FILE. Nothing has to be paired again.")
     say(f"If the file is lost before that: {options.command_line('move --undo')}")
 
@@ -194,9 +191,7 @@ def _undo(options: Options, *, yes: bool) -> None:
             options,
         )
     undo_move(options.path)
-    options.report(
-        {"home": str(options.path)}, f"{options.path} is open again.", f"Next: {options.command_line('serve')}"
-    )
+    options.report({"home": str(options.path)}, f"{options.path} is open again.", f"Next: {_start_command(options)}")
 
 
 async def _stopped(home: Home) -> None:
@@ -270,7 +265,13 @@ def _take_over(made: Path, file: Path) -> None:
         raise StorageUnavailable(f"{made} could not be read: {error.strerror}.") from error
 
 
-def _say_left_out(left_out: list[str] | tuple[str, ...]) -> None:
+def _start_command(options: Options) -> str:
+    return "s2connect bridge run FILE" if Home(options.path).is_of_bridge else options.command_line("serve")
+
+
+def _say_left_out(home: Home, left_out: list[str] | tuple[str, ...]) -> None:
+    if home.is_of_bridge:
+        say("Not in the file: the file of the bridge (TOML), and the files that it names. Copy them along.")
     for path in left_out[:20]:
         say(f"Not in the file: {path}")
 
