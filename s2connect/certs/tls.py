@@ -156,9 +156,11 @@ def wan_client_context(trust_anchors: Path | None = None) -> ssl.SSLContext:
         try:
             context.load_verify_locations(cafile=trust_anchors)
         except OSError as error:  # ssl.SSLError is one
+            why = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror or "it is no file"
             raise ConfigurationError(
-                f"The file with trust anchors, {trust_anchors}, cannot be used ({error.strerror or 'not PEM'}).",
-                hint="It has to hold at least one CA certificate as PEM text.",
+                f"The file with trust anchors, {trust_anchors}, cannot be used: {why}.",
+                hint="It has to hold at least one CA certificate as PEM text. Another one: s2connect config set "
+                "trust-anchors FILE; none: config unset trust-anchors.",
             ) from None
     return _client(context)
 

@@ -77,6 +77,7 @@ def resource_manager(
     S2 Connect: no pairing, no state, and it keeps connecting to one WebSocket.
     """
     from s2connect.cli import simulate
+    from s2connect.endpoint.config import checked
     from s2connect.model.common import Role
     from s2connect.simulate import run
 
@@ -89,7 +90,7 @@ def resource_manager(
     if plain is not None:
         work = run.run_old_device(plain, token_file, device, time, report)
     else:
-        node = run.node_config(Role.RM, kind, name)
+        node = checked(lambda: run.node_config(Role.RM, kind, name), "--name")
         work = simulate.on_endpoint(
             options.home,
             lambda: simulate.single(node, options.home, host, port, bind, server=url is None),
@@ -120,11 +121,12 @@ def energy_manager(
     Without --home nothing is kept.
     """
     from s2connect.cli import simulate
+    from s2connect.endpoint.config import checked
     from s2connect.model.common import Role
     from s2connect.simulate import run
 
     report, time = simulate.reporter(options.as_json), run.Clock(speed)
-    node = run.node_config(Role.CEM, "energy manager", name)
+    node = checked(lambda: run.node_config(Role.CEM, "energy manager", name), "--name")
     work = simulate.on_endpoint(
         options.home,
         lambda: simulate.single(node, options.home, host, port, bind, server=True),

@@ -210,7 +210,7 @@ def checked(make: Callable[[], _Settings], place: str) -> _Settings:
         return make()
     except ValidationError as error:
         setting, what = first_fault(error)
-        raise ConfigurationError(f"{place}: {setting or 'it'}: {what}.") from None
+        raise ConfigurationError(f"{place}: {f'{setting}: ' if setting else ''}{what}.") from None
 
 
 def check_proxy(url: str) -> None:

@@ -68,6 +68,8 @@ _JSON_PLACE: Final = re.compile(r" at line (\d+) column (\d+)")
 def fault_sentence(fault: Any) -> str:
     """Return one of ``ValidationError.errors()`` as the rest of a sentence whose subject is the setting."""
     kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "string_too_short" and context["min_length"] == 1:
+        return "is empty"
     if kind == "json_invalid":
         return _json_sentence(str(context.get("error", "")))
     if kind == "string_pattern_mismatch" and (words := _PATTERNS.get(context["pattern"])) is not None:

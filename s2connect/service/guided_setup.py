@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from s2connect import Endpoint, EndpointConfig, NodeDescription, NodeId, Role, Session
 from s2connect.errors import HomeInUse, PairingExpired, PeerTimeout, UsageError
 from s2connect.model.common import Deployment
+from s2connect.model.text import for_display
 from s2connect.service import setup
 from s2connect.service.commands import FullStatus, Status
 from s2connect.service.control import Control, connect, control_socket
@@ -80,10 +81,11 @@ def prepare(path: Path, node: Mapping[str, object], settings: Mapping[str, Any])
         if value is None or there == value:
             continue
         name = _OPTIONS.get(member, member)
-        what = f"{path} is set up already, with the {name} {there or 'unset'} and not {value}."
+        asked = for_display(str(value), 60) or "none"
+        what = f"{path} is set up already, with the {name} {there or 'unset'} and not {asked}."
         if name in ("role", "vault"):
             raise UsageError(what, hint="It stays what it is. For another one name another directory with --home.")
-        raise UsageError(what, hint=f"To change it: s2connect config set {name} {shlex.quote(str(value))}")
+        raise UsageError(what, hint=f"To change it: s2connect config set {name} {shlex.quote(asked)}")
     return Prepared(found, False)
 
 

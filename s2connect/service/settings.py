@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from s2connect import EndpointConfig, Home, MqttSettings, NodeConfig, PageSettings, first_fault, for_display
+from s2connect.certs.tls import wan_client_context
 from s2connect.endpoint.config import CONFIG_FILE
 from s2connect.errors import ConfigurationError, NotInitialised, UsageError
 from s2connect.model.proxy import Proxy
@@ -202,6 +203,8 @@ def _value(name: str, text: str) -> Any:
         path = Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - an unknown user's name stays as it is
         if not path.is_file():
             raise ConfigurationError(f"{name}: there is no file {for_display(str(path), 300)}.")
+        if name == "trust-anchors":
+            wan_client_context(path)  # raises if there is no certificate in it
         return str(path)
     if name == "deployment":
         return text.upper()

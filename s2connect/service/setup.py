@@ -11,7 +11,7 @@ from typing import Any
 from s2connect import Deployment, EndpointConfig, NodeConfig, create_home
 from s2connect.endpoint.config import checked, default_host
 from s2connect.endpoint.endpoint import read_config
-from s2connect.errors import NotInitialised, UsageError
+from s2connect.errors import ConfigurationError, NotInitialised, UsageError
 from s2connect.https.server import free_port
 from s2connect.model.alphabet import as_label
 from s2connect.model.text import for_display
@@ -69,7 +69,11 @@ def make(path: Path, node: Mapping[str, object], settings: Mapping[str, Any]) ->
             "another directory is named with --home.",
         )
     given = {name: value for name, value in node.items() if value is not None}
-    nodes = (checked(lambda: NodeConfig.model_validate(given), "the node"),)
+    try:
+        nodes = (checked(lambda: NodeConfig.model_validate(given), "the node"),)
+    except ConfigurationError as error:  # in the words of the options
+        what = error.what.replace("user_defined_name", "name").replace("model_name", "model")
+        raise ConfigurationError(what, hint=error.hint) from None
     own_host = default_host if settings["deployment"] is Deployment.LAN else socket.getfqdn
     chosen = {name: value.absolute() if isinstance(value, Path) else value for name, value in settings.items()} | {
         "nodes": nodes,

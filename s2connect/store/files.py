@@ -23,6 +23,7 @@ _REASONS: dict[int, tuple[str, str]] = {
     errno.EDQUOT: ("the disk quota is used up", "Free some space, then try again."),
     errno.EROFS: ("the file system is read-only", "Mount it writable, then try again."),
     errno.EACCES: ("permission denied", "Run as the user that owns the state directory."),
+    errno.ENOTDIR: ("a part of it is no directory", "Name a directory with --home."),
     errno.ELOOP: ("it is a symbolic link", "Replace the link by the file itself."),
 }
 _SQLITE_REASONS: dict[int, tuple[str, str]] = {
@@ -120,6 +121,19 @@ def as_user(user: int) -> str:
         return f"sudo -u '#{user}'"
 
 
+_NOT_OURS = "It is no state directory of s2connect: name another one with --home."
+
+
+def _may_be_ours(path: Path, found: os.stat_result) -> bool:
+    """Return whether the permissions of a path are ours to change: a directory with settings in it, or an empty one."""
+    if not stat.S_ISDIR(found.st_mode):
+        return True
+    try:
+        return (path / "config.json").exists() or not any(path.iterdir())
+    except OSError:
+        return False
+
+
 def _check_private(path: Path, found: os.stat_result, wanted: str) -> None:
     if found.st_uid != os.geteuid():
         raise InsecurePermissions(
@@ -129,7 +143,7 @@ def _check_private(path: Path, found: os.stat_result, wanted: str) -> None:
     if found.st_mode & 0o077:
         raise InsecurePermissions(
             f"Other users have access to {path} (mode {stat.S_IMODE(found.st_mode):o}).",
-            hint=f"Take it from them: chmod {wanted} '{path}'",
+            hint=f"Take it from them: chmod {wanted} '{path}'" if _may_be_ours(path, found) else _NOT_OURS,
         )
 
 

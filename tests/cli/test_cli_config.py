@@ -83,7 +83,7 @@ def test_settings_are_changed_and_taken_back(rm: Path, capsys: Capture) -> None:
         (("set", "port", "-1"), "No such option"),
         (("set", "prot", "1"), "There is no setting prot. Did you mean port?"),
         (("set", "host", "a b"), "host: The URL contains a character that no URL has."),
-        (("set", "name", ""), "name: is too short"),
+        (("set", "name", ""), "name: is empty"),
         (("set", "advertise", "perhaps"), "advertise: it is on or off, and not perhaps."),
         (("set", "deployment", "moon"), "deployment: has to be 'WAN' or 'LAN'."),
         (("set", "proxy", "ftp://x"), "proxy: The URL of the proxy cannot be used. It looks like"),
