@@ -171,6 +171,24 @@ def refused(up: bytes, down: bytes) -> list[dict[str, Any]]:
     ]
 
 
+def device_list() -> dict[str, Any]:
+    """A sealed list of devices, every step of it."""
+    topic, words = f"{PREFIX}/s2/0/{SERVER}/{MC}/devices", f"s2-over-mqtt/0|devices|{MC}"
+    key, associated = hkdf(TOKEN, SALT, words.encode("ascii")), associated_data(topic, "devices", 1)
+    devices = [{"id": CLIENT, "name": "W\u00e4rmepumpe", "brand": "Acme"}]
+    payload = json.dumps({"devices": devices}, separators=(",", ":"))
+    return {
+        "topic": topic,
+        "info": words,
+        "key": key.hex(),
+        "associatedData": associated.hex(),
+        "plaintext": payload,
+        "sealed": seal(key, 1, associated, payload.encode("ascii")).hex(),
+        "contentType": "application/vnd.s2-sealed",
+        "userProperties": [["s2-frame", "devices"], ["s2-salt", base64.b64encode(SALT).decode()]],
+    }
+
+
 def vectors() -> dict[str, Any]:
     """Everything that the file holds."""
     up, down = (hkdf(TOKEN, b"", info(d).encode("ascii")) for d in ("rm2cem", "cem2rm"))
@@ -215,6 +233,7 @@ def vectors() -> dict[str, Any]:
             frame(up, "rm2cem", "data", 4294967294, DATA),
         ],
         "staticAccept": frame(salted, "cem2rm", "accept", 1, static_accept, salt=SALT),
+        "devices": device_list(),
         "received": refused(up, down),
     }
 

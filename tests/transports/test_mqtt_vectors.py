@@ -19,6 +19,7 @@ from s2connect.model.common import MQTT, NodeId, Role
 from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.mqtt.admission import Admission, MqttOffer
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel
+from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway, read_list, write_list
 from s2connect.transports.mqtt.frames import Frame, FrameKind, Packet, read_frame, write_control, write_frame
 from s2connect.transports.mqtt.parameters import (
     Closed,
@@ -209,3 +210,21 @@ def test_the_control_payloads_of_the_vectors_are_written_as_ours() -> None:
     assert write_control({"reason": "reconnect", "after": 2.5}).decode() == VECTORS["frames"][5]["plaintext"]
     with pytest.raises(NotAuthentic):
         Sealer(bytes(32), VECTORS["topics"]["rm2cem"]).unseal("data", 1, b"")
+
+
+@pytest.mark.rule("MQ-19")
+def test_the_list_of_devices_has_the_bytes_of_the_vectors() -> None:
+    gateway = StaticGateway(
+        topic_prefix=SESSION["topicPrefix"],
+        server=SERVER,
+        mc=SESSION["mc"],
+        client_role=Role.RM,
+        versions=("v1.0.0",),
+        secret=TOKEN,
+    )
+    devices = [ListedDevice(id=CLIENT, name="W\u00e4rmepumpe", brand="Acme")]
+    packet = write_list(gateway, devices, salt=SALT)
+    assert (packet.topic, packet.payload.hex()) == (VECTORS["devices"]["topic"], VECTORS["devices"]["sealed"])
+    assert [list(each) for each in packet.user_properties] == VECTORS["devices"]["userProperties"]
+    assert packet.content_type == VECTORS["devices"]["contentType"]
+    assert read_list(gateway, packet) == devices

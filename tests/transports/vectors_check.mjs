@@ -102,6 +102,16 @@ for (const [name, versions] of [["open", []], ["staticOpen", session.staticVersi
 }
 frames(vectors.frames, "");
 frames([vectors.staticAccept], Buffer.from(session.staticSalt, "hex"));
+{
+  const { topic, info, key: derived, associatedData: associated, plaintext, sealed } = vectors.devices;
+  const secret = Buffer.from(hkdfSync("sha256", token, Buffer.from(session.staticSalt, "hex"), `s2-over-mqtt/0|devices|${mc}`, 32));
+  check("topic of devices", `${topicPrefix}/s2/0/${server}/${mc}/devices`, topic);
+  check("info of devices", `s2-over-mqtt/0|devices|${mc}`, info);
+  check("key of devices", secret.toString("hex"), derived);
+  check("associated data of devices", associatedData(topic, "devices", 1).toString("hex"), associated);
+  check("devices: sealed", seal(secret, topic, "devices", 1, plaintext).toString("hex"), sealed);
+  check("devices: opened", unseal(secret, topic, "devices", 1, Buffer.from(sealed, "hex")), plaintext);
+}
 for (const { name, frames: list, delivered, closesWith } of vectors.received) {
   check(name, receive(list), [delivered, closesWith]);
 }
