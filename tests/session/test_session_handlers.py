@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from examples.old_device import description as old_description
 from s2connect import Handlers, RefuseMessage, Session, SessionEnd, instruction_status
 from s2connect.errors import ConnectionClosed, MessageRefused, UsageError
-from s2connect.messages import S2Message, frbc, general
+from s2connect.messages import S2Message, ddbc, frbc, general, ombc, pebc, ppbc
 from s2connect.messages.catalogue import parse
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import write_message
@@ -29,6 +30,7 @@ from s2connect.messages.general import (
     SelectControlType,
 )
 from s2connect.session import handlers as module
+from s2connect.session import memory_sessions
 from s2connect.supervisor import FailureLog
 from tests.session import battery_messages
 from tests.session.test_session_session import connections, session
@@ -460,3 +462,27 @@ async def test_sessions_are_freed_without_the_collector() -> None:
         await until(lambda: session() is None)
     finally:
         gc.enable()
+
+
+def test_every_kind_of_instruction_can_be_carried_out() -> None:
+    handlers = Handlers()
+    handlers.on_instruction(frbc.Instruction, ombc.Instruction, ddbc.Instruction, pebc.Instruction)(lambda *_: None)
+    handlers.on_instruction(ppbc.ScheduleInstruction, ppbc.StartInterruptionInstruction)(lambda *_: None)
+    handlers.on_instruction(ppbc.EndInterruptionInstruction)(lambda *_: None)
+    assert len(handlers._instructions) == 7
+
+
+async def test_a_class_of_today_is_that_of_yesterday_on_a_session_of_yesterday() -> None:
+    handlers = Handlers(select=[ControlType.DEMAND_DRIVEN_BASED_CONTROL])
+    seen: asyncio.Queue[S2Message] = asyncio.Queue()
+    handlers.on(ddbc.SystemDescription)(lambda session, message: seen.put_nowait(message))
+    manager, device_side = memory_sessions(s2_version="0.0.2-beta")
+    task = asyncio.create_task(handlers.run(manager))
+    details = DETAILS.replace(available_control_types=[ControlType.DEMAND_DRIVEN_BASED_CONTROL])
+    async with within(5):
+        await device_side.send(details)
+        assert (await device_side.receive()).body["control_type"] == "DEMAND_DRIVEN_BASED_CONTROL"
+        await device_side.send({"message_type": "DDBC.SystemDescription", **old_description()})
+        assert isinstance(await seen.get(), ddbc.BetaSystemDescription)
+        await device_side.close()
+        await task
