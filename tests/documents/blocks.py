@@ -50,8 +50,8 @@ class Block:
 
 
 def documents() -> list[Path]:
-    """Return the documents whose blocks run: those of the site, and the README."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """Return the documents whose blocks run: all that the site has."""
+    return [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(document: Path) -> Iterator[Block]:

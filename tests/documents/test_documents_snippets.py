@@ -54,7 +54,7 @@ def test_an_excerpt_is_in_its_file(block: Block) -> None:
 def test_a_block_of_python_runs(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("block")
     monkeypatch.setitem(sys.modules, "block", module)  # where dataclasses look for the names of annotations
-    exec(compile(whole(block), str(block), "exec"), vars(module))
+    exec(compile(whole(block), str(block), "exec", dont_inherit=True), vars(module))
 
 
 @pytest.mark.parametrize("block", [b for b in of_language(PYTHON) if not b.runs], ids=str)
