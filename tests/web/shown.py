@@ -244,7 +244,7 @@ def house(*, kind: Any = "serve") -> Observation:
         about = NodeDescription(
             id=NodeId(UUID(int=number)), brand=brand, type=kind, model_name="S1", user_defined_name=name, role=Role.RM
         )
-        return replace(known, key=name, peer=about, endpoint_name="", **of)
+        return replace(known, key=name, peer=about, endpoint_name="", paired_since=now - timedelta(days=40), **of)
 
     connection = replace(known.connection, protocol="WebSocket", s2_version="v1.0.0", address="192.168.1.20")
     quiet = Traffic(received=4211, sent=182, received_last_minute=6, sent_last_minute=1, slowest_acknowledgement=0.021)

@@ -17,6 +17,7 @@ from playwright.async_api import Page, expect
 
 from s2connect import Role
 from s2connect.https.server import free_port
+from tests.command import Running
 from tests.waits import patience
 from tests.web.browser import PHONE, WIDE, check_access, chromium, fits, picture, tab
 from tests.web.pages import Site, serving, site
@@ -125,6 +126,49 @@ async def test_messages_arrive_live_and_a_killed_peer_is_shown_as_gone(tmp_path:
             battery.send_signal(signal.SIGKILL)
             await see(page, "0 of 1 connected", "h1", seconds=20)
             await see(page, "not connected", "#peers")
+
+
+async def test_a_bridge_is_paired_on_both_sides_by_clicking(tmp_path: Path) -> None:
+    """All of it are processes of their own: the bridge with its page, an energy manager and a battery."""
+    file, port = tmp_path / "bridge.toml", free_port()
+    file.write_text(
+        f'home = "home"\nendpoint = {{ host = "localhost", bind = "127.0.0.1", port = {port}, advertise = false }}\n'
+        '[page]\nport = 0\n[[route]]\nname = "house"\n'
+        'devices = { type = "s2-connect" }\nmanager = { type = "s2-connect" }\n'
+    )
+    here = ("--host", "localhost", "--bind", "127.0.0.1", "--speed", "60")
+    bridge = Running(tmp_path, command=("bridge", "run", str(file)))
+    manager = Running(tmp_path, command=("simulate", "cem", *here))
+    devices = []
+    try:
+        url = (await asyncio.to_thread(bridge.event, "bridge_ready"))["page"]
+        shown_code = await asyncio.to_thread(manager.event, "code")
+        async with chromium() as browser, tab(browser) as page:
+            await page.goto(url)
+            await see(page, "No links yet", "h1")
+            await page.get_by_role("button", name="Show a code").click()
+            code = await page.locator(".the-code").inner_text()
+            where = f"https://localhost:{port}/pairing/"
+            devices.append(Running(tmp_path, command=("simulate", "rm", "battery", *here, "--pair", where)))
+            devices[0].write(f"{code}\n")
+            await see(page, "0 of 1 links up", "h1", seconds=30)
+            await see(page, "The energy manager is not paired", "#links")
+            await page.goto(f"{url}pair")
+            await page.get_by_label("Address of the other side").fill(shown_code["pairing_url"])
+            await page.get_by_label("Its pairing code").fill(shown_code["code"])
+            chosen = await page.locator("#node option:checked").inner_text()
+            assert chosen.startswith("For the energy manager of"), "what is not paired yet is offered first"
+            await page.get_by_role("button", name="Pair", exact=True).click()
+            await see(page, "1 of 1 links up", "h1", seconds=30)
+            await page.get_by_label("Only messages with this").fill("SelectControlType")
+            await see(page, "SelectControlType", "#messages", seconds=30)
+            await check_access(page)
+            await picture(page, "bridge", selector="#links")
+            manager.process.kill()
+            await see(page, "0 of 1 links up", "h1", seconds=20)
+    finally:
+        for one in (*devices, manager, bridge):
+            one.kill()
 
 
 async def test_a_peer_whose_network_is_gone_is_shown_within_its_heartbeat(tmp_path: Path) -> None:

@@ -159,6 +159,8 @@
       setTimeout(() => (button.disabled = true));
     }
   });
+  // What was done is said once, not with every time the page is loaded again.
+  if (new URLSearchParams(location.search).has("said")) history.replaceState(null, "", location.pathname + location.hash);
   window.addEventListener("pageshow", (event) => event.persisted && location.reload());
 
   document.documentElement.classList.add("live");
