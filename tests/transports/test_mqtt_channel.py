@@ -442,6 +442,7 @@ def test_a_ping_after_30_seconds_without_sending_is_answered(protection: Protect
     client.send(MESSAGE, 20.0)
     deliver(client, server, 20.0)
     assert client.deadline() == 50.0
+    assert (client.silence(50.0), server.silence(50.0)) == (50.0, 30.0)
     assert client.tick(49.9) == []
     assert client.packets() == []
     client.tick(50.0)
@@ -453,6 +454,7 @@ def test_a_ping_after_30_seconds_without_sending_is_answered(protection: Protect
     client.receive(pong, 50.0)
     assert client.packets() == []
     assert client.deadline() == 80.0
+    assert client.silence(60.0) == 10.0 < client.dead_after == 90.0
 
 
 @both

@@ -126,6 +126,24 @@ async def test_many_texts_both_ways_at_once_keep_their_order(pair: Pair) -> None
             group.create_task(receive(connection))
 
 
+@pytest.mark.rule("WS-04")
+async def test_a_connection_that_watches_over_its_peer_says_how_long_that_was_silent(pair: Pair) -> None:
+    sender, receiver = pair
+    if receiver.heartbeat is None:
+        assert receiver.silence() is None
+        return
+    before = receiver.silence()
+    assert before is not None
+    await until(lambda: (receiver.silence() or 0.0) > 0.02)
+    silent_until = asyncio.get_running_loop().time()
+    await sender.send("text")
+    assert await receiver.recv() == "text"
+    now = receiver.silence()
+    assert now is not None
+    assert now <= asyncio.get_running_loop().time() - silent_until
+    assert 0 <= now < receiver.heartbeat
+
+
 @pytest.mark.rule("WS-07")
 async def test_a_cancelled_recv_loses_nothing(pair: Pair) -> None:
     sender, receiver = pair
