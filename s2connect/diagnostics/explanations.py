@@ -452,6 +452,11 @@ _WARNINGS: Final = _group(
             "Several attempts to pair with a static code have failed. The code still counts.",
             "If nobody has mistyped it, somebody tries codes: make a new one with `s2connect code --static`.",
         ),
+        "no_valid_code": (
+            "Somebody wanted to pair with a node of this endpoint that has no valid code: it was spent by a pairing, "
+            "has expired, or was withdrawn.",
+            "Make a new one, and type that: `s2connect code`.",
+        ),
         "code_withdrawn": (
             "A pairing code was withdrawn, because it was wrong five times.",
             "Make a new one: `s2connect code`.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Final
 
 from s2connect._lazy import load_in_thread
 from s2connect.endpoint.pairings import Pairings
@@ -19,7 +19,7 @@ from s2connect.model.pairing import CancelPreparePairing, PreparePairing, WaitFo
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, AfterFailure, PairingCode, PairingToken, TokenState
-from s2connect.pairing.interface import AttemptFailed, PairingServerEvent, ReflectionRefused
+from s2connect.pairing.interface import AttemptFailed, NoValidCode, PairingServerEvent, ReflectionRefused
 from s2connect.pairing.server_core import PairingServer
 from s2connect.store.base import Pairing
 
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 _HTTP_CLIENT = "s2connect.pairing.http_client"
 """Module loaded by pairing clients only: they look at certificates, for which a large library is needed."""
+
+
+_WHY: Final[Mapping[TokenState, str]] = {
+    "used": "the last one is spent, because a pairing was made with it",
+    "expired": "the last one has expired",
+    "withdrawn": "the last one was withdrawn",
+}
 
 
 class PairingManager:
@@ -94,6 +101,15 @@ class PairingManager:
             case AttemptFailed():
                 self._state.events.publish(PairingFailed(node=event.node, peer=event.peer, reason=event.reason))
                 self._code_after(event.node, event.code_after)
+            case NoValidCode():
+                name = for_display(self._state.local.nodes[event.node].description.title, 60)
+                times = f" ({event.count} times)" if event.count > 1 else ""
+                why = _WHY.get(event.state, "none was made")
+                self._state.notice(
+                    "no_valid_code",
+                    f"Somebody wanted to pair with {name}{times}, which has no valid code: {why}. Make a new one with: "
+                    "s2connect code",
+                )
             case ReflectionRefused():
                 self._state.notice(
                     "pairing_attack",

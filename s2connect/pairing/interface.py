@@ -7,7 +7,7 @@ from typing import Protocol
 
 from s2connect.model.common import NodeDescription, NodeId
 from s2connect.model.secret import AccessToken
-from s2connect.pairing.code import AfterFailure
+from s2connect.pairing.code import AfterFailure, TokenState
 from s2connect.store.base import Pairing
 
 
@@ -80,4 +80,16 @@ class ReflectionRefused:
     count: int
 
 
-PairingServerEvent = AttemptFailed | ReflectionRefused
+@dataclass(frozen=True, slots=True)
+class NoValidCode:
+    """Somebody wanted to pair with a node that has no valid code, whose ``state`` says why.
+
+    At most one event a minute for each node, with the number of requests since the last one.
+    """
+
+    node: NodeId
+    state: TokenState
+    count: int
+
+
+PairingServerEvent = AttemptFailed | NoValidCode | ReflectionRefused

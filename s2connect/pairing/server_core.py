@@ -36,7 +36,7 @@ from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.challenge import LiveProofs, matches, respond
 from s2connect.pairing.code import AfterFailure, IssuedToken, TokenTable
-from s2connect.pairing.interface import AttemptFailed, PairingServerEvent, ReflectionRefused
+from s2connect.pairing.interface import AttemptFailed, NoValidCode, PairingServerEvent, ReflectionRefused
 from s2connect.pairing.rate_limiter import RESPONSE_DELAY, NodeRateLimiter, Turn
 from s2connect.pairing.refusals import incompatible, malformed, refusal
 from s2connect.store.base import Pairing, PairKey, Pin
@@ -272,6 +272,9 @@ class PairingServer:
         client = queued.request.client_node_description.id
         issued = self.tokens(queued.node.id).valid(now=queued.arrived_at, client=client)
         if issued is None:
+            if count := self._reports.count(("no code", queued.node.id), now):
+                state = self.tokens(queued.node.id).state(now=now)
+                self.events.append(NoValidCode(queued.node.id, state, count))
             return refusal(
                 PairingErrorReason.NO_VALID_PAIRING_TOKEN_ON_PAIRING_SERVER,
                 "No pairing code is valid here now; ask for a new one on this device.",

@@ -353,3 +353,25 @@ def test_what_was_asked_for_last_counts() -> None:
     dynamic = table.issue(PairingToken("DYNAMIC"), now=3, lifetime=300)
     assert table.valid(now=4) is dynamic
     assert table.valid(now=303) is static
+
+
+def test_the_state_of_a_code_says_how_the_last_one_ended() -> None:
+    table, token = TokenTable(), PairingToken("A" * 12)
+    assert table.state(now=0.0) == "none"
+    issued = table.issue(token, now=0.0, lifetime=10.0)
+    assert table.state(now=9.9) == "valid"
+    assert table.state(now=10.0) == "expired"
+    table.spend(issued)
+    assert table.state(now=5.0) == table.state(now=99.0) == "used"
+    table.issue(token, now=100.0, lifetime=10.0)
+    assert table.state(now=100.0) == "valid", "of the last one"
+    table.withdraw()
+    assert table.state(now=100.0) == "withdrawn"
+    short = table.issue(PairingToken("ABCD"), now=100.0, lifetime=10.0)
+    for _ in range(MAX_FAILED_ATTEMPTS):
+        table.failed(short)
+    assert table.state(now=100.0) == "withdrawn"
+    table.issue(token, now=100.0, lifetime=None)
+    assert table.state(now=1e9) == "static"
+    table.spend(table.issue(token, now=200.0, lifetime=10.0))
+    assert table.state(now=200.0) == "static", "which counts again"

@@ -16,6 +16,7 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import PairingAttemptId
 from s2connect.pairing import server_core
 from s2connect.pairing.code import AfterFailure, PairingToken
+from s2connect.pairing.interface import NoValidCode
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Commit, Queued
 from tests.pairing.pairing_fixtures import (
     ADDRESS,
@@ -118,7 +119,9 @@ def test_without_a_valid_token_the_refusal_comes_after_the_same_second() -> None
     reply = setup.answer(queued)
     assert (reply.status, answered(reply)["errorMessage"]) == (400, "NoValidPairingTokenOnPairingServer")
     assert setup.in_flight == 0
-    assert setup.events() == [], "nobody has tried a code"
+    (event,) = setup.events()
+    assert isinstance(event, NoValidCode), "nobody has tried a code"
+    assert (event.state, event.count) == ("none", 1)
 
 
 @pytest.mark.rule("PAIR-01")

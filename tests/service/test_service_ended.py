@@ -15,9 +15,11 @@ from s2connect.bridge.config_file import load
 from s2connect.bridge.link_state import LinkState
 from s2connect.cli.bridge_show import bridge_blocks
 from s2connect.cli.show import status_blocks
+from s2connect.errors import PairingRefused
 from s2connect.https.server import free_port
 from s2connect.service import commands
 from s2connect.service.sidecar import Service
+from s2connect.web.observation import Observation
 from tests.bridge.bridge_fixtures import introduce
 from tests.waits import until, within
 from tests.web.test_web_observation import config
@@ -116,3 +118,20 @@ async def test_a_bridge_says_which_pairing_has_ended_by_whom_and_the_next_step(
         assert "s2connect bridge pair FILE" in screen(bridge_blocks(bridge.status(), 200))
         await until(lambda: running.state is LinkState.UNPAIRED)
         assert "link house/battery: unpaired (the energy manager is not paired; pair it with:" in caplog.text
+
+
+async def test_somebody_who_comes_with_a_spent_code_is_told_of_here_with_the_next_step(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with within(20), Endpoint.open(config=config(Role.CEM)) as cem, Endpoint.open(config=config(Role.RM)) as rm:
+        observation = Observation(cem)
+        cem.supervisor.keep(observation.run, "observation")
+        code = cem.node().issue_pairing_code()
+        cem.node().withdraw_pairing_code()
+        with pytest.raises(PairingRefused):
+            await rm.node().pair(str(cem.pairing_url), code)
+        await until(lambda: observation.snapshot().warnings)
+        (warning,) = observation.snapshot().warnings
+        assert warning.kind == "no_valid_code"
+        assert "no valid code: the last one was withdrawn. Make a new one with: s2connect code" in warning.sentence
+        assert warning.sentence in caplog.text
