@@ -6,6 +6,8 @@ import importlib
 import inspect
 from collections.abc import Iterator
 
+from docs.hooks import classes
+
 MODULES = {
     "s2connect": "Endpoints, nodes and sessions",
     "s2connect.messages": "S2 messages",
@@ -20,20 +22,9 @@ MODULES = {
 """The public modules, with the titles of their pages."""
 
 
-MESSAGES = {
-    "general": "Shared by control types",
-    "pebc": "Power Envelope Based Control",
-    "ppbc": "Power Profile Based Control",
-    "ombc": "Operation Mode Based Control",
-    "frbc": "Fill Rate Based Control",
-    "ddbc": "Demand Driven Based Control",
-}
-"""The modules of message classes, which are public as a whole."""
-
-
 def pages() -> Iterator[tuple[str, str]]:
     """Return name and content of each page."""
-    yield "message-classes", _message_classes()
+    yield "message-classes", classes.page()
     shown: set[str] = set()
     for module, title in MODULES.items():
         yield module.rpartition(".")[2], _page(module, title, shown)
@@ -59,22 +50,6 @@ def _page(module: str, title: str, shown: set[str]) -> str:
         lines += ["## Constants and other names", "", ", ".join(values) + ".", ""]
     if elsewhere:
         lines += ["## Described elsewhere", "", ", ".join(elsewhere) + ".", ""]
-    return "\n".join(lines)
-
-
-def _message_classes() -> str:
-    lines = [
-        "# Message classes",
-        "",
-        "Every message and every object in one. Their members are those of the standard.",
-        "",
-    ]
-    for module, title in MESSAGES.items():
-        loaded = importlib.import_module(f"s2connect.messages.{module}")
-        lines += [f"## {title}", "", f"`from s2connect.messages import {module}`", ""]
-        for name, value in vars(loaded).items():
-            if inspect.isclass(value) and value.__module__ == loaded.__name__ and not name.startswith("_"):
-                lines += [f"::: {value.__module__}.{name}", "    options:", "      heading_level: 3", ""]
     return "\n".join(lines)
 
 

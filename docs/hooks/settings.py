@@ -75,7 +75,7 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def described(model: type[BaseModel]) -> dict[str, str]:
+def described(model: type) -> dict[str, str]:
     """Return what the docstrings of a model and of those it extends say about its settings."""
     from s2connect import EndpointConfig
     from s2connect.bridge.config import EndpointSection

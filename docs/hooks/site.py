@@ -104,8 +104,9 @@ def relinked(markdown: str, here: str, source: str) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Leave out the roles of Sphinx, which docstrings have around names."""
-    return re.sub(r":(?:class|meth|func|data|attr|exc|mod):(<code>)~?", r"\1", html)
+    """Leave out the roles of Sphinx, which docstrings have around names, and backslashes before ``|`` in tables."""
+    html = re.sub(r":(?:class|meth|func|data|attr|exc|mod):(<code>)~?", r"\1", html)
+    return re.sub(r"<td>.*?</td>", lambda cell: cell[0].replace("\\|", "|"), html, flags=re.DOTALL)
 
 
 def on_post_build(config: MkDocsConfig) -> None:

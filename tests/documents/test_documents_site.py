@@ -77,6 +77,14 @@ def test_every_public_name_is_on_a_page_of_the_api() -> None:
             assert re.search(rf"\b{re.escape(name)}\b", page), f"{module}.{name}"
 
 
+def test_every_message_class_has_its_members_on_the_page() -> None:
+    page = dict(api.pages())["message-classes"]
+    assert "### frbc.StorageStatus" in page
+    assert "| `present_fill_level` | `float` |" in page
+    assert "| `name` | `str`, optional |" in page
+    assert "`ELECTRIC_POWER_L1`" in page
+
+
 def test_links_of_the_repository_become_links_of_the_site() -> None:
     pytest.importorskip("mkdocs", reason="mkdocs is not installed; the extra docs brings it")
     from docs.hooks import site
