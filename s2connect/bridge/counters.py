@@ -91,7 +91,8 @@ class Counters:
             who = "the bridge" if by == BRIDGE else f"the {sender.other}"
             what = f"{refusal.message_type or 'a message'} of the {sender}"
             why = f" ({refusal.label})" if refusal.label else ""
-            _log.warning("link %s: %s refused %s: %s%s", self.name, who, what, refusal.status, why)
+            about = {"link": self.name}
+            _log.warning("link %s: %s refused %s: %s%s", self.name, who, what, refusal.status, why, extra=about)
 
     def measure(self) -> None:
         """Measure acknowledgements, from the next session on."""

@@ -476,7 +476,8 @@ class Link:
         chance = random.random()  # noqa: S311 - spreads load, guards nothing
         state = self._machine.on(event, now=self._loop.time(), reason=reason, chance=chance)
         if state is not before:
-            _log.info("link %s: %s%s", self.name, state, f" ({reason})" if reason else "")
+            about = {"link": self.name}
+            _log.info("link %s: %s%s", self.name, state, f" ({reason})" if reason else "", extra=about)
         if self._on_change is not None:
             try:
                 self._on_change(self)

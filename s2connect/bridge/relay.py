@@ -233,7 +233,7 @@ class Relay:
             self._sides[side].counts["slowed"] += 1
             if budget.slowed == 1 and (more := self.counters.lines.due((side, "slowed"), now)) is not None:
                 what = "link %s: the %s sends more than it may and is read from more slowly%s"
-                _log.warning(what, self.counters.name, side, more)
+                _log.warning(what, self.counters.name, side, more, extra={"link": self.counters.name})
         return pause
 
     def _read(self, from_: _Side, text: str, size: int, now: float) -> Message:
@@ -360,7 +360,8 @@ class Relay:
             warned.add(finding.rule.id)
             if (more := self.counters.lines.due((side, finding.rule.id), now)) is not None:
                 what = "link %s: %s of the %s has a fault that does no harm: %s%s"
-                _log.warning(what, self.counters.name, message.type, side, finding.label, more)
+                about = {"link": self.counters.name}
+                _log.warning(what, self.counters.name, message.type, side, finding.label, more, extra=about)
 
     def _now(self) -> datetime | None:
         """Return the time of the day; None where nothing depends on it."""

@@ -49,6 +49,7 @@ RunningFileArgument = Annotated[Path | None, typer.Argument(metavar="[FILE]", he
     "s2connect bridge run bridge.toml --record messages.jsonl",
     home=False,
     level=logging.WARNING,
+    service=True,
 )
 def run(
     options: Options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,6 +74,8 @@ def list_endpoints(
     "s2connect registry serve endpoints.json --ca-dir registry-ca",
     "s2connect registry serve endpoints.json --host reg.example --bind 192.0.2.5",
     home=False,
+    level=logging.WARNING,
+    service=True,
 )
 def serve(
     options: Options,

@@ -26,6 +26,7 @@ _ServeJson = Annotated[
     "s2connect serve --record messages.jsonl",
     json_option=_ServeJson,
     level=logging.WARNING,
+    service=True,
 )
 def serve(
     options: Options,

@@ -22,6 +22,7 @@ import typer
 from s2connect.errors import UsageError
 from s2connect.service.event_loop import LoopChoice, new_event_loop
 from s2connect.service.failures import ExitCode, Failure
+from s2connect.service.logs import LogFormat, log_to_stderr
 from s2connect.store.home import HOME_VARIABLE, default_home, expanded
 
 if TYPE_CHECKING:
@@ -47,6 +48,25 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on standard output, for programs.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Details on standard error, for finding faults.")]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        case_sensitive=False,
+        envvar="S2CONNECT_LOG_FORMAT",
+        help="Log on standard error; auto: with priorities where systemd's journal takes it, otherwise text.",
+    ),
+]
+LogLevelOption = Annotated[
+    str,
+    typer.Option(
+        "--log-level",
+        metavar="LEVELS",
+        envvar="S2CONNECT_LOG_LEVEL",
+        help="debug, info, warning or error; also of parts: info,transports=debug",
+        show_default=False,
+    ),
+]
 NodeOption = Annotated[
     str | None, typer.Option("--node", metavar="ALIAS", help="Which node, by alias or id, where there are several.")
 ]
@@ -148,18 +168,29 @@ def with_options(
     home: bool = True,
     json_option: object = JsonOption,
     level: int = logging.ERROR,
+    service: bool = False,
 ) -> Callable[[Callable[Concatenate[Options, ...], _Result]], Callable[..., _Result]]:
     """Give a command the options that commands share, and their values as first argument; log from ``level`` on.
 
     ``lines`` are the examples at the end of its help, ``name`` is the word that a person types, if it is not that of
-    the function.
+    the function. A command that runs a ``service`` has options for form and level of its log.
     """
     shared: dict[str, tuple[object, object]] = {"home": (HomeOption, None)} if home else {}
     shared |= {"as_json": (json_option, False), "verbose": (VerboseOption, False)}
+    if service:
+        shared |= {"log_format": (LogFormatOption, "auto"), "log_level": (LogLevelOption, "")}
 
     def decorate(command: Callable[Concatenate[Options, ...], _Result]) -> Callable[..., _Result]:
-        def run(*, as_json: bool, verbose: bool, home: Path | None = None, **others: Any) -> _Result:
-            log_to_stderr(verbose, otherwise=level)
+        def run(
+            *,
+            as_json: bool,
+            verbose: bool,
+            home: Path | None = None,
+            log_format: LogFormat = "text",
+            log_level: str = "",
+            **others: Any,
+        ) -> _Result:
+            log_to_stderr(verbose, otherwise=level, form=log_format, levels=log_level)
             return command(Options(home, as_json, verbose), **others)
 
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
@@ -174,26 +205,6 @@ def with_options(
         return run
 
     return decorate
-
-
-class _CleanFormatter(logging.Formatter):
-    """Log lines without control characters, whatever a peer called itself."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the base class
-        from s2connect.model.text import for_display
-
-        record.message = for_display(record.message, 2000)
-        return super().formatMessage(record)
-
-
-def log_to_stderr(verbose: bool, *, otherwise: int) -> None:
-    """Log to standard error: everything with ``verbose``, else from the level ``otherwise`` on."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_CleanFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else otherwise)
-    logging.getLogger("s2connect").setLevel(logging.DEBUG if verbose else otherwise)
-    # It logs every packet that it cannot send, with a traceback.
-    logging.getLogger("zeroconf").setLevel(logging.WARNING if verbose else logging.CRITICAL)
 
 
 def print_json(value: Any) -> None:

@@ -271,7 +271,7 @@ class ConnectionManager:
 
     def _ended(self, live: LiveConnection) -> None:
         remote = live.pairing.key.remote
-        _log.info("%s is no longer connected with %s", self.node, remote)
+        _log.info("%s is no longer connected with %s", self.node, remote, extra={"peer": remote})
         if self._live.get(remote) is live:
             del self._live[remote]
             history = self.history_of(remote)

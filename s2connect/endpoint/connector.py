@@ -22,6 +22,7 @@ from s2connect.errors import (
 )
 from s2connect.events import SessionFailed
 from s2connect.model.common import NodeId
+from s2connect.model.log_context import current_peer
 from s2connect.model.text import for_display
 from s2connect.session.client_core import refused_hint
 from s2connect.session.http_client import SessionClient, with_descriptions
@@ -47,6 +48,7 @@ class Connector:
 
     async def keep_connected(self, key: PairKey) -> None:
         """Connect to the server of a pairing whenever there is no connection, until the pairing is over."""
+        current_peer.set(key.remote)  # of this task
         backoff = Backoff()
         while True:
             # An unconfirmed pairing is settled first; it stands or falls with the first answer (PAIRC-06).

@@ -134,6 +134,12 @@ class BackupMade(Entry):
     left_out: list[str]
 
 
+class LogLines(Entry):
+    """The latest lines of the log of a process, the oldest first."""
+
+    lines: list[str]
+
+
 class HostedNodes(Entry):
     """The nodes of this endpoint after a change, and the one that was added or changed."""
 
@@ -310,6 +316,10 @@ class SetAlias(Command[HostedNodes], name="set_alias"):
 
 class Status(Command[FullStatus], name="status"):
     """Return the state of everything."""
+
+
+class ShowLog(Command[LogLines], name="log"):
+    """Return the latest lines of the log of the service."""
 
 
 class Stop(Command[None], name="stop"):

@@ -25,6 +25,7 @@ from s2connect.service.record import Recorder, open_log
 from s2connect.service.setup import refuse_bridge
 from s2connect.service.sidecar import Service, Sink
 from s2connect.service.signals import Stop, signal_handlers
+from s2connect.service.systemd import Notifier
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor, process_failures
 from s2connect.transports.tls_buffer import free_transports_at_once, use_small_tls_buffers
@@ -93,6 +94,24 @@ class Process:
         service.follow(sessions=sessions)
 
 
+class _EndpointService(Service):
+    """Service of ``serve``: tells systemd of its reloads."""
+
+    notifier = Notifier({})
+
+    async def reload(self) -> dict[str, Any]:
+        self.notifier.reloading()
+        try:
+            return await super().reload()
+        finally:
+            self.notifier.ready(self.summary())
+
+    def summary(self) -> str:
+        """Return one line for ``systemctl status``."""
+        nodes, sessions = len(self.endpoint.nodes), self.open_connections()
+        return f"{nodes} node{'' if nodes == 1 else 's'}, {sessions} session{'' if sessions == 1 else 's'}"
+
+
 @contextlib.asynccontextmanager
 async def service_process(form: Form) -> AsyncIterator[Process]:
     """Make this process that of a service, whose events are written to standard output; raise what has ended it."""
@@ -131,9 +150,10 @@ async def serve(
         await asyncio.to_thread(refuse_bridge, home)
         async with Endpoint.open(path) as endpoint:
             output, stop = process.output, process.stop.now
-            service = Service(
+            service = _EndpointService(
                 endpoint, path, output, stop=stop, show_codes=not commands, check=check, recorder=recorder, kept=kept
             )
+            service.notifier = notifier = Notifier()
             async with contextlib.AsyncExitStack() as stack:
                 await _open_page(service, home, stack, page or {}, commands=commands)
                 await stack.enter_async_context(control_socket(home, service.answer))
@@ -143,6 +163,9 @@ async def serve(
                 stack.enter_context(signal_handlers({signal.SIGHUP: service.reload_soon}))
                 if codes:
                     await service.issue_codes()
+                endpoint.supervisor.keep(lambda: notifier.keep_alive(lambda: True), "watchdog")
+                notifier.ready(service.summary())
+                stack.callback(notifier.stopping)
                 await _until_stopped(service, process, commands=commands)
     return process.stop.code
 

@@ -35,6 +35,7 @@ from s2connect.errors import ConnectionClosed, S2ConnectError, UsageError
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message, write_message
 from s2connect.model.common import Deployment
+from s2connect.model.log_context import current_peer
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.url import BaseUrl
 from s2connect.service import commands, events, page_access, transfer
@@ -58,7 +59,7 @@ from s2connect.service.record import Recorder
 from s2connect.service.reloading import reconfigure, reread_result
 from s2connect.service.settings import ChangedSettings, changed, checked_settings, result_of
 from s2connect.service.setup import start_command
-from s2connect.service.status import broker_status, certificates, entries
+from s2connect.service.status import broker_status, certificates, entries, log_lines
 from s2connect.session.answers import ANSWER_WITHIN, Later
 from s2connect.store.files import temporary, write_private
 from s2connect.store.home import Home
@@ -158,6 +159,7 @@ class Service:
             commands.RemoveNode: self._remove_node,
             commands.SetAlias: self._set_alias,
             commands.Status: self._status,
+            commands.ShowLog: log_lines,
             commands.MakeBackup: self._make_backup,
             commands.Reload: self._reload,
             commands.Stop: self._stop_service,
@@ -284,6 +286,7 @@ class Service:
 
     async def _receive(self, opened: _OpenSession) -> None:
         name, node, session = opened.name, opened.node.id, opened.session
+        current_peer.set(session.peer.id)  # of this task
         failure: Exception | None = None
         try:
             async with session:

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from s2connect import Endpoint, Home, Pairing, PairKey
 from s2connect.endpoint.certificate import Certificates, read_certificates
 from s2connect.endpoint.connections import LiveConnection, PeerHistory
-from s2connect.service.commands import BrokerStatus
+from s2connect.service.commands import BrokerStatus, LogLines, ShowLog
+from s2connect.service.logs import latest_lines
 from s2connect.service.objects import PairingEntry
 
 
@@ -40,3 +41,8 @@ def broker_status(endpoint: Endpoint) -> BrokerStatus | None:
         error=str(client.error) if client.error is not None else None,
         suspicion=client.suspicion or None,
     )
+
+
+async def log_lines(command: ShowLog) -> LogLines:
+    """Return the latest lines of the log of this process."""
+    return LogLines(lines=latest_lines())

@@ -17,6 +17,7 @@ from s2connect.errors import NotPaired
 from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.model.common import WEBSOCKET, NodeId
 from s2connect.model.local import LocalEndpoint
+from s2connect.model.log_context import current_peer
 from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.reply import UNAUTHORIZED, Reply
 from s2connect.model.secret import TOKEN_ENTROPY, AccessToken
@@ -176,6 +177,7 @@ class SessionService:
         return answer(200, offer.details)
 
     async def _await_client(self, arriving: asyncio.Future[Connection], pairing: Pairing, changes: int) -> None:
+        current_peer.set(pairing.key.remote)  # of this task
         try:
             connection = await arriving
         except asyncio.CancelledError:

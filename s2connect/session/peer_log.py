@@ -28,17 +28,18 @@ class PeerLog:
         """Log a line that begins with the peer, once a minute for each kind, across sessions."""
         more = process_lines.due((self._info.local, self._info.remote, kind), time.monotonic())
         if more is not None:
-            self._log.warning(f"%s {what}%s", self._info.remote, *arguments, more)
+            self._log.warning(f"%s {what}%s", self._info.remote, *arguments, more, extra={"peer": self._info.remote})
 
     def findings(self, whose: str, findings: tuple[Finding, ...]) -> None:
         """Log findings, each rule once for each side (MSG-08)."""
+        about = {"peer": self._info.remote}
         for finding in findings:
             kind = (whose, finding.rule.id)
             if kind in self._seen:
-                self._log.debug("session with %s: %s %s", self._info.remote, whose, finding.label)
+                self._log.debug("session with %s: %s %s", self._info.remote, whose, finding.label, extra=about)
                 continue
             self._seen |= {kind}
             more = process_lines.due((self._info.local, self._info.remote, kind), time.monotonic())
             if more is not None:
                 what = "session with %s: %s %s; a message with this is taken all the same%s"
-                self._log.warning(what, self._info.remote, whose, finding.label, more)
+                self._log.warning(what, self._info.remote, whose, finding.label, more, extra=about)
