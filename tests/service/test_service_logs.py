@@ -184,7 +184,8 @@ async def test_no_secret_of_a_pairing_and_session_is_in_the_log(
 
 
 def _subclasses(kind: type) -> list[type]:
-    return [each for one in kind.__subclasses__() for each in (one, *_subclasses(one))]
+    direct: list[type] = kind.__subclasses__()
+    return [*direct, *(each for one in direct for each in _subclasses(one))]
 
 
 def _noting(method: Callable[..., None], secrets: set[str]) -> Callable[..., None]:
