@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -276,16 +277,27 @@ async def test_the_page_is_for_everybody_and_fits_a_phone(scheme: str, what: str
 
 async def test_hostile_names_change_nothing_in_a_browser() -> None:
     name = "<script>document.title='x'</script><img src=x onerror=\"document.title='x'\">\u202e" + "y" * 10_000
-    async with (
-        serving(shown(name)) as server,
-        chromium() as browser,
-        tab(browser, viewport=PHONE) as page,
-    ):
+    observation = shown(name)
+    async with serving(observation) as server, chromium() as browser, tab(browser, viewport=PHONE) as page:
         await page.goto(server.url)
-        await page.wait_for_timeout(2500)  # parts came by the stream, too
-        assert await page.title() == "0 of 1 links up · S2 Connect"
+        await expect(page).to_have_title("0 of 1 links up · S2 Connect")
+        routes = tuple(replace(one, up=1) for one in observation.snapshot().routes)
+        observation._snapshot = replace(observation.snapshot(), routes=routes)  # type: ignore[attr-defined]
+        await expect(page).to_have_title("1 of 1 links up · S2 Connect")  # what came by the stream is there
         assert await page.evaluate("document.querySelectorAll('main img, main script').length") == 0
         assert await fits(page)
+
+
+async def test_the_focus_stays_where_an_update_changes_the_order() -> None:
+    observation = house()
+    async with serving(observation) as server, chromium() as browser, tab(browser) as page:
+        await page.goto(server.url)
+        last = page.get_by_role("link", name="Unpair Battery in the cellar")
+        await last.focus()
+        before = observation.snapshot()
+        observation._snapshot = replace(before, peers=before.peers[::-1])  # type: ignore[attr-defined]
+        await expect(page.locator("#peers h3").first).to_have_text("Battery in the cellar")
+        assert await last.evaluate("one => one === document.activeElement")
 
 
 async def test_the_page_says_that_the_service_is_gone_and_goes_on_when_it_is_back(tmp_path: Path) -> None:

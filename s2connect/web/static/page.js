@@ -80,6 +80,7 @@
   function show({ now, title, parts }) {
     offset = now - Date.now() / 1000;
     document.title = `${title} · S2 Connect`;
+    const focused = document.activeElement;
     for (const [name, html] of Object.entries(parts)) {
       const from = document.getElementById(name);
       if (!from || paused.has(name)) continue;
@@ -87,6 +88,8 @@
       const to = template.content.firstElementChild;
       if (to) morph(from, to);
     }
+    // What was moved has lost it.
+    if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
     tick();
     announce();
   }
