@@ -461,10 +461,13 @@ class Endpoint:
     async def run_until_stopped(self, *, log_level: int | str | None = None) -> signal.Signals:
         """Wait for SIGTERM or SIGINT (Ctrl-C), and return it; leave the context then, which closes all in order.
 
-        A second signal, while that goes on, ends the process at once. Call it in the main thread.
+        A second signal, while that goes on, ends the process at once.
 
         Args:
             log_level: Such as ``"INFO"``: log to standard error from this level on, unless logging is set up already.
+
+        Raises:
+            UsageError: It is not awaited in the main thread, which alone gets signals.
         """
         return await until_signal(log_level)
 

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 from typing import Final
+
+from s2connect.errors import UsageError
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -16,11 +19,18 @@ _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 async def until_signal(log_level: int | str | None = None) -> signal.Signals:
     """Wait for SIGTERM or SIGINT (Ctrl-C), and return it: for programs without an endpoint.
 
-    Before and after it signals act as usual. Call it in the main thread.
+    Before and after it signals act as usual.
 
     Args:
         log_level: Such as ``"INFO"``: log to standard error from this level on, unless logging is set up already.
+
+    Raises:
+        UsageError: It is not awaited in the main thread, which alone gets signals.
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise UsageError(
+            "Signals come to the main thread only.", hint="In another one wait for an asyncio.Event of your own."
+        )
     if log_level is not None:
         logging.basicConfig(format=_FORMAT, level=log_level)  # does nothing where logging is set up
     loop = asyncio.get_running_loop()

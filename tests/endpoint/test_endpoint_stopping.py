@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from s2connect import until_signal
+from s2connect.errors import UsageError
 from tests.waits import within
 
 PROGRAM = """
@@ -51,3 +54,12 @@ async def test_a_signal_ends_the_program_in_order(number: signal.Signals) -> Non
     assert (process.returncode, output.decode().split()) == (0, [number.name, "closed"])
     assert b"Traceback" not in errors
     assert b" INFO mine: closed" in errors
+
+
+def test_in_another_thread_the_caller_learns_why_not() -> None:
+    def work() -> None:
+        with pytest.raises(UsageError, match="main thread"):
+            asyncio.run(until_signal())
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(work).result()
