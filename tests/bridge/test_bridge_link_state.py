@@ -129,3 +129,16 @@ def test_whatever_happens_a_link_that_waits_knows_when_it_is_tried_next(
         if state in (S.UNPAIRED, S.STOPPED):
             assert life.retry_at is None
         assert life.since == now
+
+
+@pytest.mark.parametrize("state", list(LinkState))
+def test_a_person_can_have_a_link_connect_at_once_only_where_it_waits_to_connect(state: LinkState) -> None:
+    machine = life_in(state)
+    waits = (state, E.BEGIN) in FOLLOWS
+    if waits:
+        machine.retry_at = 1e9
+    before = machine.retry_at
+    assert machine.waits_to_connect is waits
+    assert machine.try_now(5.0) is waits
+    assert machine.retry_at == (5.0 if waits else before)
+    assert machine.state is state

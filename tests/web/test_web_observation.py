@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from s2connect import Endpoint, EndpointConfig, Message, NodeConfig, NodeId, Pairing, RefuseMessage, Role, Session
+from s2connect.bridge.bridge import Bridge
+from s2connect.bridge.config_file import load
+from s2connect.bridge.link_state import LinkState
 from s2connect.errors import MessageRefused, NotReachable, StorageUnavailable, UsageError
 from s2connect.events import Paired
 from s2connect.model.roles import CommunicationRole
@@ -389,3 +392,25 @@ async def test_an_observer_that_fails_does_not_end_a_link(tmp_path: Path) -> Non
 
 def test_the_ring_is_large_enough_for_a_conversation_and_bounded() -> None:
     assert 100 <= MAX_MESSAGES <= 10_000
+
+
+async def test_a_link_whose_sides_the_bridge_opens_is_tried_at_once_where_a_person_wants_it(tmp_path: Path) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_text(
+        'home = "home"\n[[route]]\nname = "old"\n[route.devices]\ntype = "plain-client"\n'
+        '[[route.devices.device]]\nname = "a"\nurl = "ws://127.0.0.1:9/a"\n'
+        '[route.manager]\ntype = "plain-client"\nurl = "ws://127.0.0.1:9/{id}"\n'
+    )
+    async with within(20), Bridge.open(load(file)[0]) as bridge:
+        observation = Observation(bridge.endpoint, bridge)
+        (link,) = bridge.routes["old"].links.values()
+        await until(lambda: link.state is LinkState.FAILED)
+        link._machine.retry_at = 1e9
+        shown = link_of(observation)
+        assert shown.tries.can_try_now
+        assert shown.tries.last == shown.since
+        assert shown.tries.sentence == shown.reason
+        assert shown.missing.startswith("The device and the energy manager are not connected. Last attempt: ")
+        observation.try_now(shown.key)
+        assert link._machine.retry_at < 1e9
+        await until(lambda: link_of(observation).since > shown.since)
