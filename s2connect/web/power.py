@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from s2connect.messages.general import CommodityQuantity, PowerMeasurement
+from s2connect.messages.general import CommodityQuantity, PowerMeasurement, PowerValue
 
 STEP: Final = 20.0
 """Seconds of one point."""
@@ -40,29 +40,39 @@ Body = Callable[[], PowerMeasurement | dict[str, Any]]
 class Curve:
     """Curve of one quantity: least, greatest and last value of each step."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_high", "_last", "_low", "_past", "_step")
 
     def __init__(self) -> None:
-        self._values = array("d")  # number of the step, low, high, last; again and again
+        self._past = array("d")  # number of the step, low, high, last; again and again
+        self._step = -1  # the present one
+        self._low = self._high = self._last = 0.0
 
     def add(self, step: int, value: float) -> None:
         """Add a value of a step, which is the last one or a later one."""
-        values = self._values
-        if len(values) and values[-_FIELDS] == step:
-            values[-3] = min(values[-3], value)
-            values[-2] = max(values[-2], value)
-            values[-1] = value
+        if step != self._step:
+            self._end_step()
+            self._step, self._low, self._high = step, value, value
+        elif value < self._low:
+            self._low = value
+        elif value > self._high:
+            self._high = value
+        self._last = value
+
+    def _end_step(self) -> None:
+        if self._step < 0:
             return
-        if len(values) >= _FIELDS * POINTS:
-            del values[:_FIELDS]
-        values.extend((step, value, value, value))
+        if len(self._past) >= _FIELDS * (POINTS - 1):
+            del self._past[:_FIELDS]
+        self._past.extend((self._step, self._low, self._high, self._last))
 
     def points(self, now: float) -> Iterator[tuple[float, float, float, float]]:
         """Iterate over the steps of the last hour that have a value: begin, low, high and last, oldest first."""
-        first, values = _step(now) - POINTS + 1, self._values
+        first, values = _step(now) - POINTS + 1, self._past
         for at in range(0, len(values), _FIELDS):
             if values[at] >= first:
                 yield values[at] * STEP, values[at + 1], values[at + 2], values[at + 3]
+        if self._step >= max(first, 0):
+            yield self._step * STEP, self._low, self._high, self._last
 
 
 class Curves:
@@ -112,12 +122,13 @@ class Curves:
 class _Device:
     """Curves of one device, and what of its measurements is not read yet."""
 
-    __slots__ = ("_curves", "_reads", "_step", "_waiting", "curves", "title")
+    __slots__ = ("_curves", "_order", "_reads", "_step", "_waiting", "curves", "title")
 
     def __init__(self, curves: Curves) -> None:
         self.title = ""
         self.curves: dict[CommodityQuantity, Curve] = {}
         self._curves = curves
+        self._order: list[tuple[CommodityQuantity, Curve]] = []  # of the last measurement
         self._step = -1
         self._reads = 0
         self._waiting: Body | None = None
@@ -144,8 +155,7 @@ class _Device:
         except ValueError:
             return
         if isinstance(found, PowerMeasurement):
-            for measured in found.values:
-                self._note(measured.commodity_quantity, measured.value)
+            self._take_read(found.values)
             return
         values = found.get("values")
         for member in values if isinstance(values, list) else ():
@@ -155,6 +165,21 @@ class _Device:
                 continue
             if math.isfinite(value):
                 self._note(quantity, value)
+
+    def _take_read(self, values: list[PowerValue]) -> None:
+        """Note values. Mostly they are of the quantities of the last measurement, in its order."""
+        step, order = self._step, self._order
+        if len(order) == len(values):
+            for (quantity, curve), measured in zip(order, values, strict=True):
+                if measured.commodity_quantity is not quantity:
+                    break
+                curve.add(step, measured.value)
+            else:
+                return
+        for measured in values:
+            self._note(measured.commodity_quantity, measured.value)
+        known = ((measured.commodity_quantity, self.curves.get(measured.commodity_quantity)) for measured in values)
+        self._order = [(quantity, curve) for quantity, curve in known if curve is not None]
 
     def _note(self, quantity: CommodityQuantity, value: float) -> None:
         curve = self.curves.get(quantity)
