@@ -16,13 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from s2connect import Endpoint, Role
 from s2connect.errors import MessageRefused
 from s2connect.events import PairingFailed, SessionFailed
+from s2connect.model.secret import Secret
+from s2connect.transports.plain import connect_plain
 from s2connect.web.facts import write_json
 from s2connect.web.health import Part, is_ready, parts_of
 from s2connect.web.metrics import Metrics, Monitoring
 from s2connect.web.observation import Observation
 from s2connect.web.server import PageServer
 from tests.bridge.link_fixtures import answer
-from tests.bridge.test_bridge_bridge import FileSetup
+from tests.bridge.route_fixtures import private_file
+from tests.bridge.test_bridge_bridge import PEER, FileSetup
 from tests.bridge.test_bridge_relay import measurement
 from tests.waits import until, within
 from tests.web.test_web_observation import DETAILS, House, config, house, power
@@ -243,3 +246,26 @@ async def test_a_bridge_whose_route_does_not_run_says_which(tmp_path: Path) -> N
             task.cancel()
             await until(task.done)
             assert await answers(url, "/healthz") == (503, {"alive": False})
+
+
+async def test_what_a_bridge_shows_has_no_token_of_a_device_and_no_handshake(tmp_path: Path) -> None:
+    setup, token = FileSetup(tmp_path), "a-token-that-nobody-sees"
+    private_file(tmp_path / "token", token)
+    async with setup.managers("a") as acceptors, within(30):
+        setup.write("a")
+        text = setup.file.read_text().replace('name = "a"\n', 'name = "a"\ntoken_file = "token"\n')
+        setup.file.write_text(text)
+        async with setup.bridge() as bridge:
+            observation = Observation(bridge.endpoint, bridge)
+            url = f"ws://127.0.0.1:{setup.port}/a"
+            device = await connect_plain(url, role=Role.RM, local=PEER, token=Secret(token))
+            manager = await anext(acceptors["a"])
+            await device.send(measurement("m1"))
+            await manager.recv()
+            assert {one.type for one in observation.messages()} == {"PowerMeasurement"}
+            everything = write_json([observation.snapshot(), observation.messages(), observation.curves()])
+            body = Monitoring(observation).metrics().body
+            assert isinstance(body, bytes)
+            assert token not in everything + body.decode() + json.dumps(bridge.status())
+            await device.close()
+            await manager.close()
