@@ -6,12 +6,15 @@ import logging
 import secrets
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from s2connect.errors import ConfigurationError, ConnectionClosed, SessionRefused
+from s2connect.errors import ConfigurationError, ConnectionClosed, SessionRefused, UsageError
 from s2connect.model.common import NodeId
+from s2connect.transports.base import Connection
 from s2connect.transports.mqtt.device_list import MAX_LIST_BYTES, ListedDevice, StaticGateway, read_list, write_list
 from s2connect.transports.mqtt.frames import PACKET_ROOM_BYTES, InvalidFrame, Packet, payload_room
+from s2connect.transports.mqtt.parameters import StaticSession
 from s2connect.transports.mqtt.publish import FAILURE
 from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.sealing import SALT_BYTES
@@ -23,6 +26,39 @@ _log = logging.getLogger(__name__)
 
 Changed = Callable[[list[ListedDevice], list[ListedDevice]], object]
 """Callback with the devices that a list has more than the one before, and those that it has no more."""
+
+
+TakeListed = Callable[[Connection, ListedDevice], object]
+"""Callback with a connection of a listed device that has opened."""
+
+
+def accepting(
+    gateway: StaticGateway,
+    take: TakeListed,
+    add: Callable[[StaticSession, tuple[Callable[[Connection], object], None]], object],
+    remove: Callable[[StaticSession], object],
+    changed: Changed | None,
+) -> Changed:
+    """Return the callback that adds the sessions of devices that are listed, and removes those that are not any more.
+
+    ``add`` raises UsageError for one that cannot be added.
+    """
+
+    def take_of(device: ListedDevice, connection: Connection) -> None:
+        take(connection, device)
+
+    def apply(added: list[ListedDevice], removed: list[ListedDevice]) -> None:
+        for device in removed:
+            remove(gateway.session(device.id))
+        for device in added:
+            try:
+                add(gateway.session(device.id), (partial(take_of, device), None))
+            except UsageError as error:
+                _log.warning("The device %s of a list is left out: %s", device.id, error)
+        if changed is not None:
+            changed(added, removed)
+
+    return apply
 
 
 @dataclass(slots=True)

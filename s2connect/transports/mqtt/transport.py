@@ -10,7 +10,6 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import wan_client_context
@@ -42,7 +41,7 @@ from s2connect.transports.mqtt.frames import (
     payload_room,
     presence,
 )
-from s2connect.transports.mqtt.gateways import Changed, Gateways
+from s2connect.transports.mqtt.gateways import Changed, Gateways, TakeListed, accepting
 from s2connect.transports.mqtt.parameters import (
     ChannelLimits,
     CloseReason,
@@ -420,9 +419,12 @@ class MqttTransport:
             S2ConnectError: As :meth:`MqttClient.up`; it goes on trying.
         """
         self._need_home()
-        self._admission.add_static(session)
-        self._static[session.server, session.client] = take, admit
+        self._add_static(session, (take, admit))
         await self.serve(session.server)
+
+    def _add_static(self, session: StaticSession, hooks: _Hooks) -> None:
+        self._admission.add_static(session)
+        self._static[session.server, session.client] = hooks
 
     def unlisten_static(self, session: StaticSession) -> None:
         """Stop accepting a configured client; an open connection stays open."""
@@ -449,7 +451,7 @@ class MqttTransport:
     async def listen_gateway(
         self,
         gateway: StaticGateway,
-        take: Callable[[Connection, ListedDevice], object],
+        take: TakeListed,
         *,
         changed: Changed | None = None,
     ) -> None:
@@ -467,23 +469,8 @@ class MqttTransport:
             SessionRefused: The broker does not allow the subscriptions.
             S2ConnectError: As :meth:`MqttClient.up`; it goes on trying.
         """
-
-        def apply(added: list[ListedDevice], removed: list[ListedDevice]) -> None:
-            for device in removed:
-                self.unlisten_static(gateway.session(device.id))
-            for device in added:
-                session = gateway.session(device.id)
-                try:
-                    self._admission.add_static(session)
-                except UsageError as error:
-                    _log.warning("The device %s of a list is left out: %s", device.id, error)
-                    continue
-                self._static[session.server, session.client] = partial(_take_of, take, device), None
-            if changed is not None:
-                changed(added, removed)
-
         home = self._need_home()
-        self._gateways.follow(gateway, apply)
+        self._gateways.follow(gateway, accepting(gateway, take, self._add_static, self.unlisten_static, changed))
         await self.serve(gateway.server)
         await self._gateways.subscribe(await home.up(), gateway)
 
@@ -611,7 +598,3 @@ class MqttTransport:
             return self._limits
         room = payload_room("x" * MAX_TOPIC_BYTES, broker.max_packet)
         return replace(self._limits, send_bytes=max(1, min(self._limits.send_bytes, room)))
-
-
-def _take_of(take: Callable[[Connection, ListedDevice], object], device: ListedDevice, connection: Connection) -> None:
-    take(connection, device)
