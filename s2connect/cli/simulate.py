@@ -17,10 +17,13 @@ from s2connect.errors import UsageError
 from s2connect.https.server import free_port
 from s2connect.model.text import for_display
 from s2connect.service import setup
+from s2connect.service.control import control_socket
+from s2connect.service.sidecar import Service
 from s2connect.simulate.devices.base import Basics, Device
 from s2connect.simulate.devices.kinds import CONTROL_TYPES, make_device
 from s2connect.simulate.run import Clock, Report, Reporter
 from s2connect.simulate.site import PlannedDevice, pair_fleet, run_fleet
+from s2connect.store.home import Home
 
 _STYLES = {"connected": "green", "disconnected": "yellow", "refused": "yellow", "failed": "red", "code": "bold"}
 
@@ -88,12 +91,30 @@ def single(
 async def on_endpoint(
     home: Path | None, settings: Callable[[], EndpointConfig], run: Callable[[Endpoint], Awaitable[None]]
 ) -> None:
-    """Run on the endpoint of a state directory, which is set up if need be; without one nothing is kept."""
-    path = home_path(home) if home is not None else None
-    if path is not None and await asyncio.to_thread(setup.existing, path) is None:
+    """Run on the endpoint of a state directory, which is set up if need be; without one nothing is kept.
+
+    While it runs, commands on that directory reach it, as they reach a service.
+    """
+    if home is None:
+        async with Endpoint.open(config=settings()) as endpoint:
+            await run(endpoint)
+        return
+    path = home_path(home)
+    if await asyncio.to_thread(setup.existing, path) is None:
         await asyncio.to_thread(create_home, path, settings())
-    async with Endpoint.open(path, config=settings() if path is None else None) as endpoint:
-        await run(endpoint)
+    opened = await asyncio.to_thread(Home.open, path)
+    await asyncio.to_thread(setup.refuse_bridge, opened)
+    running = asyncio.current_task()
+    assert running is not None, "a coroutine runs in a task"
+    async with Endpoint.open(path) as endpoint:
+        service = Service(endpoint, path, stop=lambda: _cancel(running))
+        service.follow(sessions=False)
+        async with control_socket(opened, service.answer):
+            await run(endpoint)
+
+
+def _cancel(task: asyncio.Task[object]) -> None:
+    task.cancel()
 
 
 async def site(

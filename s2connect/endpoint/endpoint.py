@@ -99,7 +99,6 @@ class Endpoint:
         self._follows_file = False  # whether the settings are those of the home, and of nobody else
         self._serve = serve
         self._config_lock = asyncio.Lock()
-        self._next: EndpointConfig | None = None  # settings that count from the next opening on
         self._websocket = WebSocketTransport(state.websocket_url)
         self._transports: dict[str, Transport] = {WEBSOCKET: self._websocket}
         self._client = SessionClient(
@@ -365,44 +364,33 @@ class Endpoint:
 
     async def _write_config(self, nodes: Sequence[NodeConfig]) -> None:
         check_new_aliases(self.config.nodes, nodes)
-        settings = {**self.config.model_dump(), "nodes": nodes}
-        config = checked(lambda: EndpointConfig.model_validate(settings), "the nodes")
+        config = checked(
+            lambda: EndpointConfig.model_validate({**self.config.model_dump(), "nodes": nodes}), "the nodes"
+        )
         if self._home is not None:
-            kept = await self._stored()
-            await asyncio.to_thread(self._write, kept.model_copy(update={"nodes": config.nodes}))
+            kept = (await self._stored()).model_copy(update={"nodes": config.nodes})
+            await asyncio.to_thread(self._home.write_private, CONFIG_FILE, kept.to_json())
         self._state.config, self._state.local = config, config.endpoint()
 
-    async def change_settings(self, change: Callable[[EndpointConfig], EndpointConfig]) -> EndpointConfig:
-        """Change the settings in the home. Names and nodes count at once, all else at the next opening.
-
-        ``change`` gets the settings that count from the next opening on; it runs in a thread.
+    async def change_settings(self, change: Callable[[EndpointConfig], EndpointConfig]) -> None:
+        """Change the settings in the home; ``change`` runs in a thread. Names and nodes count at once, else a restart.
 
         Raises:
-            UsageError: The endpoint has no home.
+            UsageError: The settings do not come from a home.
             ConfigurationError, StorageError: They cannot be used, or not be written; nothing is changed.
         """
-        if self._home is None:
-            raise UsageError("This endpoint has no state directory in which settings could be kept.")
+        if self._home is None or not self._follows_file:
+            raise UsageError("The settings of this endpoint are not those of a state directory.")
         async with self._config_lock:
             wanted = await asyncio.to_thread(change, await self._stored())
-            await asyncio.to_thread(self._write, wanted)
-            self._next = wanted
-            at_once = {"nodes": wanted.nodes, "name": wanted.name}
-            self._state.config = self.config.model_copy(update=at_once)
+            await asyncio.to_thread(self._home.write_private, CONFIG_FILE, wanted.to_json())
+            self._state.config = self.config.model_copy(update={"nodes": wanted.nodes, "name": wanted.name})
             self._state.local = self._state.config.endpoint()
-        return wanted
 
     async def _stored(self) -> EndpointConfig:
         """Return the settings in the home, which count from the next opening on; a person may have changed them."""
-        if self._home is not None and self._follows_file:
-            return await asyncio.to_thread(read_config, self._home)
-        return self._next or self.config
-
-    def _write(self, config: EndpointConfig) -> None:
-        assert self._home is not None
-        self._home.write_private(CONFIG_FILE, config.to_json())
-        if self._next is not None:
-            self._next = config
+        own = self._home if self._follows_file else None
+        return await asyncio.to_thread(read_config, own) if own is not None else self.config
 
     @property
     def config(self) -> EndpointConfig:

@@ -16,6 +16,7 @@ from typing import IO, Any
 import pytest
 
 from s2connect.cli import main
+from tests.command import Running, run
 from tests.waits import patience
 
 TABLE = "site,area,appliance,resource,count,kw,kwh,litres\nHere,Cellar,Battery,BESS,2,5,10,\nThere,Roof,Sun,PV,1,6,,\n"
@@ -143,3 +144,18 @@ def test_a_site_that_is_paired_with_nobody_says_what_to_add(tmp_path: Path, caps
     table.write_text(TABLE, "utf-8")
     assert main(["simulate", "site", str(table)]) == 2
     assert "--pair" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_commands_on_the_directory_reach_a_simulated_device_while_it_runs(tmp_path: Path) -> None:
+    home = tmp_path / "battery"
+    local = ("--host", "localhost", "--bind", "127.0.0.1")
+    device = Running(home, command=("simulate", "rm", "battery", "--home", str(home), *local))
+    try:
+        device.line(lambda line: json.loads(line)["event"] == "code")
+        status = run("status", "--home", str(home), "--json")
+        assert status.returncode == 0, status.stderr
+        assert json.loads(status.stdout)["service"]["pid"] == device.process.pid
+        assert run("code", "--home", str(home)).returncode == 0
+    finally:
+        device.kill()
