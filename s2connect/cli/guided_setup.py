@@ -93,7 +93,8 @@ class Reporter(Sink):
         elif isinstance(event, events.PairingAnnounced):
             who = name_of(event.peer) if event.peer is not None else "An energy manager"
             shown = in_groups(event.code) if isinstance(event.code, str) else "the one on its sticker"
-            tell(f"\n{who} wants to pair with this one. Type its code there: {shown}")
+            tell(f"\n{who} wants to pair with this one. Type its code there:")
+            print(f"  {shown}", file=sys.stderr, flush=True)  # never broken in two
 
 
 async def lead(path: Path, answers: Answers, report: Reporter) -> None:

@@ -364,9 +364,8 @@ class Endpoint:
 
     async def _write_config(self, nodes: Sequence[NodeConfig]) -> None:
         check_new_aliases(self.config.nodes, nodes)
-        config = checked(
-            lambda: EndpointConfig.model_validate({**self.config.model_dump(), "nodes": nodes}), "the nodes"
-        )
+        settings = self.config.model_dump() | {"nodes": nodes}
+        config = checked(lambda: EndpointConfig.model_validate(settings), "the nodes")
         if self._home is not None:
             kept = (await self._stored()).model_copy(update={"nodes": config.nodes})
             await asyncio.to_thread(self._home.write_private, CONFIG_FILE, kept.to_json())
@@ -389,8 +388,7 @@ class Endpoint:
 
     async def _stored(self) -> EndpointConfig:
         """Return the settings in the home, which count from the next opening on; a person may have changed them."""
-        own = self._home if self._follows_file else None
-        return await asyncio.to_thread(read_config, own) if own is not None else self.config
+        return await asyncio.to_thread(read_config, self._home) if self._home and self._follows_file else self.config
 
     @property
     def config(self) -> EndpointConfig:

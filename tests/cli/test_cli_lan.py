@@ -498,3 +498,38 @@ def test_the_notice_of_a_name_conflict_stands_in_the_status() -> None:
         certificate=Certificates(own_ca=True, ca=None, leaf=None),
     )
     assert "NOT FOUND by others: [31m[red]Evil" in show._seen_as(endpoint)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+@pytest.mark.rule("DISC-04", "LAN-03")
+def test_two_installers_set_up_both_sides_by_picking_and_see_the_first_message(tmp_path: Path) -> None:
+    require_netns()
+    with Lan(2, ipv6=False) as lan:
+        cellar, laptop = lan.hosts
+        about = ["--vault", "files", "--role"]
+        manager_home, battery_home = str(tmp_path / "cem"), str(tmp_path / "rm")
+        with (
+            terminal(
+                cellar, "setup", "--home", manager_home, *about, "cem", "--name", "House", "--show-code"
+            ) as manager,
+            terminal(laptop, "setup", "--home", battery_home, *about, "rm", "--name", "Battery") as battery,
+        ):
+            manager.wait_for("Waiting for the other side")
+            battery.wait_for("(Enter: battery)")
+            battery.type("heat-pump\n")
+            battery.wait_for("House")
+            battery.wait_for("Enter looks again): ")
+            battery.type("1\n")
+            manager.wait_for("Battery wants to pair with this one. Type its code there:\r\n")
+            code = manager.wait_for("\r\n").strip()
+            battery.wait_for("Pairing code: ")
+            battery.type(f"{code}\n")
+            battery.wait_for("First message: ResourceManagerDetails, sent to House")
+            manager.wait_for("First message: ResourceManagerDetails, from Battery")
+            assert (battery.ended(), manager.ended()) == (0, 0)
+        # What was set up goes on as services, and a second set-up finds that all is there.
+        serve_at(cellar, manager_home).wait_for("The service is running")
+        again = run_at(laptop, "setup", "--home", battery_home, "--simulate", "heat-pump")
+        assert "Paired already with: House." in again.stderr
+        assert "First message: ResourceManagerDetails, sent to House" in again.stdout
