@@ -201,7 +201,7 @@ def port_free(port: int, bind: str | None, error: int | None, start: str = "s2co
     """Check that the service could listen; ``error`` is the ``errno`` of the attempt to take its port."""
     where = f"TCP port {port}" + (f" of {bind}" if bind else "")
     if error is None:
-        return PORT.ok(f"{where} is free; start the service: {start}")
+        return PORT.ok(f"{where} is free; {start} starts the service.")
     cause, cure = f"{where} cannot be used: {os.strerror(error).lower()}.", "Check port and bind."
     if error == errno.EADDRINUSE:
         cause = f"Another program has {where}."

@@ -63,7 +63,7 @@ import asyncio, pathlib, sys
 from s2connect.diagnostics import Layer, examine, passes
 findings = asyncio.run(examine(pathlib.Path(sys.argv[1]), deadline=10))
 (set_up,) = (finding for finding in findings if finding.name == "set_up")
-assert set_up.layer is Layer.STORE and "s2connect init" in set_up.cure
+assert set_up.layer is Layer.STORE and "s2connect setup" in set_up.cure
 assert not {"typer", "rich"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "none")], check=True)
@@ -129,7 +129,7 @@ def peer_steps(checks: dict[str, dict[str, str]]) -> dict[str, str]:
 def test_a_machine_that_is_not_set_up_is_examined_and_nothing_is_made(tmp_path: Path, capsys: Capture) -> None:
     checks = checks_of(tmp_path / "none", capsys)
     assert checks["set_up"]["result"] == "warn"
-    assert "s2connect init" in checks["set_up"]["hint"]
+    assert "s2connect setup" in checks["set_up"]["hint"]
     assert {"interfaces", "multicast", "container", "proxy"} <= set(checks)
     assert not (tmp_path / "none").exists()
     (tmp_path / "empty").mkdir(mode=0o700)
