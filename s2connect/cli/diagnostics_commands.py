@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -44,8 +45,20 @@ MAX_TEXT = 500  # longest text of a finding, in characters
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-@with_options("s2connect doctor", "s2connect doctor --json", level=logging.CRITICAL)
-def doctor(options: Options) -> ExitCode:
+@with_options(
+    "s2connect doctor", "s2connect doctor --json", "s2connect doctor --bundle report.zip", level=logging.CRITICAL
+)
+def doctor(
+    options: Options,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write an archive for those who help: findings, versions, settings, status, latest log lines; "
+            "no keys, tokens, codes or passwords.",
+        ),
+    ] = None,
+) -> ExitCode:
     """Check network, discovery, clock, storage, certificate, service and the way to every peer. Changes nothing.
 
     Says how to mend what is broken. Exit code 0 if nothing failed (warnings are allowed), otherwise 1.
@@ -55,8 +68,15 @@ def doctor(options: Options) -> ExitCode:
     if not options.as_json and sys.stderr.isatty():
         tell("Checking; this takes a few seconds …")
     found = run_work(examine(options.path))
-    result = {"checks": [finding_object(finding) for finding in found], "ok": passes(found)}
-    options.show(result, lambda _: findings_blocks(found))
+    result: dict[str, object] = {"checks": [finding_object(finding) for finding in found], "ok": passes(found)}
+    if bundle is None:
+        options.show(result, lambda _: findings_blocks(found))
+    else:
+        from s2connect.diagnostics.bundle import write_bundle
+
+        parts = run_work(write_bundle(bundle, options.path, found))
+        result |= {"bundle": str(bundle), "parts": parts}
+        options.show(result, lambda _: [*findings_blocks(found), *_bundle_blocks(bundle, parts)])
     return ExitCode.OK if passes(found) else ExitCode.FAILED
 
 
@@ -95,6 +115,14 @@ def finding_object(finding: DoctorFinding) -> dict[str, str]:
         "sentence": for_display(sentence, MAX_TEXT),
         "hint": for_display(finding.cure, MAX_TEXT),
     }
+
+
+def _bundle_blocks(file: Path, parts: dict[str, str]) -> list[RenderableType]:
+    from rich.text import Text
+
+    lines = [f"{file} holds:", *(f"  {name}: {what}" for name, what in parts.items())]
+    lines.append("Keys, tokens, pairing codes and passwords are not in it. Look through it before you mail it.")
+    return [Text("\n".join(lines))]
 
 
 def findings_blocks(findings: Sequence[DoctorFinding]) -> list[RenderableType]:

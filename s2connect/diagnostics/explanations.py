@@ -477,6 +477,10 @@ _WARNINGS: Final = _group(
             "The own certificate could not be renewed.",
             "The message has the cause: often a full disk. It is tried again by itself.",
         ),
+        "certificate_expires": (
+            "The own certificate expires soon, and the service does not renew it: it is the operator's.",
+            "Renew its files with the tool that made them, then `s2connect reload`. No pairing ends by that.",
+        ),
         "not_advertised": (
             "This endpoint cannot be found in the network. Its URL still works.",
             "`s2connect doctor` says whether multicast works here.",

@@ -12,6 +12,7 @@ from cryptography import x509
 from s2connect.certs.authority import FIRST_CLOCK, CertificateAuthority, ServerIdentity, fingerprint
 from s2connect.endpoint.config import EndpointConfig
 from s2connect.errors import ConfigurationError, NotInitialised, StorageUnavailable
+from s2connect.model.text import span
 from s2connect.store.base import Vault
 from s2connect.store.home import Home
 
@@ -86,6 +87,14 @@ class CertificateManager:
                 "and `s2connect certificate --new-ca` makes a new one: every pairing has to be made again then."
             )
         return None
+
+    def expiring(self, served: ServerIdentity) -> str | None:
+        """Return a sentence about the end of a certificate that its operator has to renew, or None."""
+        if self._config.is_own_ca or not served.needs_renewal(self._clock()):
+            return None
+        left = (served.not_valid_after - self._clock()).total_seconds()
+        when = f"expires in {span(left)}, on" if left > 0 else "has expired on"
+        return f"The certificate {when} {served.not_valid_after:%Y-%m-%d}: renew its files, then `s2connect reload`."
 
     def names(self) -> Sequence[str]:
         """Return the names in the leaf: the host, and the loopback names for programs on the same machine."""

@@ -577,6 +577,9 @@ class Endpoint:
             except (StorageError, ConfigurationError) as error:
                 self._state.notice("certificate_not_renewed", str(error))
             if self._tls.identity.needs_renewal(datetime.now(UTC)):
+                if (sentence := self._certificates.expiring(self._tls.identity)) is not None:
+                    _log.warning("%s", sentence)
+                    self._state.notice("certificate_expires", sentence)
                 await asyncio.sleep(RENEWAL_PAUSE)
 
 
