@@ -266,7 +266,7 @@ async def check_vault(endpoint: ExaminedEndpoint, found: Findings) -> None:
     try:
         cause, ca_key = await run_in_thread(lambda: read(home), KEYRING_TIMEOUT)
     except TimeoutError:
-        found.append(found.check.fail("The vault does not answer.", "Unlock the keyring, then run this again."))
+        found.append(found.check.fail("The keyring does not answer.", "Unlock it, then run this again."))
         return
     if config.is_own_ca:
         await asyncio.to_thread(load_ca, home, ca_key)

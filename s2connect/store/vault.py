@@ -144,11 +144,26 @@ def _translated(doing: str, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        entry = f" the entry {name} in" if name else ""
-        raise StorageUnavailable(
-            f"Could not {doing}{entry} the keyring: {type(error).__name__}.",
-            hint="Unlock the keyring; on a machine without a desktop use the vault 'files'.",
-        ) from error
+        raise _unavailable(error, doing, name) from error
+
+
+def _unavailable(error: Exception, doing: str, name: str) -> StorageUnavailable:
+    from keyring.errors import KeyringLocked, NoKeyringError
+
+    if isinstance(error, KeyringLocked):
+        hint = "Unlock it: log in at the desktop, or open its passwords program; then run this again."
+        return StorageUnavailable("The keyring is locked.", hint=hint)
+    if isinstance(error, NoKeyringError):
+        return StorageUnavailable(
+            "There is no keyring here.",
+            hint="Run it as the user whose keyring has the keys, in the session of the desktop. A machine without one "
+            "needs a home made with: s2connect init --vault files",
+        )
+    entry = f" the entry {name} in" if name else ""
+    return StorageUnavailable(
+        f"Could not {doing}{entry} the keyring: {type(error).__name__}.",
+        hint="Unlock the keyring; a machine without a desktop needs a home made with: s2connect init --vault files",
+    )
 
 
 def open_vault(kind: VaultKind, directory: Path) -> tuple[Vault, Literal["keyring", "files"]]:
