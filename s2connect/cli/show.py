@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from typing import Any
 
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from s2connect.cli import codes
 from s2connect.cli.terminal import PIPE, PlainText, clock, console
-from s2connect.endpoint.certificate import Certificates
+from s2connect.endpoint.certificate import CertificateFacts, Certificates
 from s2connect.model.common import NodeDescription, NodeId
 from s2connect.model.text import for_display, span
 from s2connect.service import events
@@ -28,6 +28,7 @@ from s2connect.web.codes import CODES, OVER
 from s2connect.web.facts import CodeState
 
 MAX_TABLE_ROWS = 200  # beyond which rows are not wrapped
+EXPIRES_SOON = timedelta(days=30)  # before which an operator is advised to renew a certificate
 MAX_ENDED = 10  # pairings that have ended that are shown, the last ones
 TABLE_WIDTH = 100  # columns of a terminal from which on a table of pairings can be read
 
@@ -329,7 +330,7 @@ def status_blocks(status: FullStatus, width: int, start: str = "s2connect serve"
         if service.running and node.code_state in OVER:
             facts.add("", CODES[CodeState(node.code_state)])
     if leaf := endpoint.certificate.leaf:
-        facts.add("Certificate", f"{'EXPIRED since' if leaf.expired else 'valid until'} {when(leaf.not_after)}")
+        facts.add("Certificate", certificate_line(leaf, datetime.now(UTC), own_ca=endpoint.certificate.own_ca))
     else:
         facts.add("Certificate", "is made when the service starts")
     if (broker := endpoint.broker) is not None:
@@ -423,6 +424,13 @@ def records_block(records: list[dict[str, Any]], width: int) -> RenderableType:
         head = Text(for_display(one["name"], 50), style="bold")
         blocks.append(head.append("\n     ".join(lines), style="not bold"))
     return Text("\n").join(blocks)
+
+
+def certificate_line(leaf: CertificateFacts, now: datetime, *, own_ca: bool) -> str:
+    """Return until when a certificate is valid, with the next step where its operator has to renew it soon."""
+    line = f"{'EXPIRED since' if leaf.expired else 'valid until'} {when(leaf.not_after)}"
+    soon = datetime.fromisoformat(leaf.not_after) - now < EXPIRES_SOON
+    return f"{line}; renew its files, then: s2connect reload" if soon and not own_ca else line
 
 
 def certificate_blocks(shown: Certificates, width: int) -> list[RenderableType]:
