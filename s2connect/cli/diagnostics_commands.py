@@ -65,6 +65,10 @@ def doctor(
     """
     from s2connect.diagnostics import examine, passes
 
+    if bundle is not None:
+        from s2connect.diagnostics.bundle import check_new, write_bundle
+
+        check_new(bundle)
     if not options.as_json and sys.stderr.isatty():
         tell("Checking; this takes a few seconds …")
     found = run_work(examine(options.path))
@@ -72,8 +76,6 @@ def doctor(
     if bundle is None:
         options.show(result, lambda _: findings_blocks(found))
     else:
-        from s2connect.diagnostics.bundle import write_bundle
-
         parts = run_work(write_bundle(bundle, options.path, found))
         result |= {"bundle": str(bundle), "parts": parts}
         options.show(result, lambda _: [*findings_blocks(found), *_bundle_blocks(bundle, parts)])

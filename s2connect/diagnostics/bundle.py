@@ -61,16 +61,14 @@ def _cleaned(text: str) -> str:
 
 
 async def write_bundle(file: Path, home: Path, findings: Sequence[Finding]) -> dict[str, str]:
-    """Write the archive, a new file that nobody else may read.
+    """Write the archive, a file that nobody else may read; :func:`check_new` comes before.
 
     Returns:
         The names of its parts, and what is in each.
 
     Raises:
-        UsageError: The file exists, or its directory does not.
         StorageError: It cannot be written.
     """
-    await asyncio.to_thread(_check_new, file)
     parts = {
         "findings.json": _json([vars_of(finding) for finding in findings]),
         "versions.json": _json(versions()),
@@ -88,7 +86,8 @@ async def write_bundle(file: Path, home: Path, findings: Sequence[Finding]) -> d
     return told
 
 
-def _check_new(file: Path) -> None:
+def check_new(file: Path) -> None:
+    """Raise ``UsageError`` if a file exists, or its directory does not."""
     if file.exists():
         raise UsageError(f"{file} exists already.", hint="Name a file that does not.")
     if not file.parent.is_dir():

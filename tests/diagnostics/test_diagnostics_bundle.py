@@ -16,6 +16,7 @@ from tests.command import Running, cem, make_home, pair, rm, start
 __all__ = ["cem", "rm", "start"]
 
 
+@pytest.mark.long
 @pytest.mark.rule("SEC-01")
 def test_the_bundle_of_a_paired_service_has_what_helps_and_no_secret(
     cem: Path,

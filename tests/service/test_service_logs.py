@@ -196,6 +196,7 @@ def _noting(method: Callable[..., None], secrets: set[str]) -> Callable[..., Non
     return noting
 
 
+@pytest.mark.long
 def test_a_session_at_debug_as_json_names_the_peer(cem: Path, rm: Path, start: Callable[..., Running]) -> None:
     manager, device = start(cem, "--log-format", "json", "--log-level", "debug"), start(rm)
     _, session = pair(manager, device)
