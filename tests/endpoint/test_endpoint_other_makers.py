@@ -223,7 +223,7 @@ async def test_doctor_does_not_take_a_server_without_an_index_for_a_sound_one(
     other.lacks = lacks
     pairing = await pair_impatiently(rm, other.pairing_url, CODE, PATIENT)
     found = Findings(step_of(pairing, "session"))
-    await found.collect(partial(check_peer, pairing, None, None, Proxies()))
+    await found.collect(partial(check_peer, pairing, None, None, Proxies(), None))
     assert (found[-1].name.rpartition(".")[2], found[-1].verdict) == ("version", result)
 
 
