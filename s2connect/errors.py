@@ -390,7 +390,7 @@ class BackupRefused(StorageError):
 class NotInitialised(StorageError):
     """The state directory has not been set up."""
 
-    default_hint = "Run `s2connect init` first."
+    default_hint = "Set one up with `s2connect setup`, or name another directory with `--home`."
 
 
 __all__ = [name for name, value in globals().items() if isinstance(value, type) and not name.startswith("_")]

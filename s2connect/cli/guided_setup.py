@@ -24,7 +24,7 @@ from s2connect.service import events, guided_setup
 from s2connect.service.commands import Code, IssuedCode
 from s2connect.service.guided_pairing import GuidedPairing
 from s2connect.service.guided_setup import DEVICE_KINDS, MANAGER_KIND, GuidedSetup, Prepared, Program
-from s2connect.service.objects import PairingEntry, name_of, rfc3339
+from s2connect.service.objects import PairingEntry, name_of, own_node, rfc3339
 from s2connect.service.setup import existing
 from s2connect.service.sidecar import Sink
 
@@ -275,7 +275,9 @@ class _Leader:
         return picked if isinstance(picked, PairingEntry) else None
 
     async def _await_other_side(self, known: dict[NodeId, PairingEntry]) -> PairingEntry:
-        static = not self.prepared.config.server
+        # A device without a server gets its static code here, but one that has been printed stays as it is.
+        own = own_node((await self.steps.status()).nodes, str(self.steps.node))
+        static = not self.prepared.config.server and not own.static_code
         issued = await self.steps.reached.ask(Code(node=str(self.steps.node), static=static))
         self._show(issued)
         return await self.steps.next_pairing(known, max(self.answers.wait, CODE_LIFETIME))

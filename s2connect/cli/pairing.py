@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -94,8 +95,9 @@ class Dialogue:
             for letter, meaning in (others or {}).items():
                 tell(f"{letter}  {meaning}")
             chosen = await _choose([*endpoints, *devices], others or {})
-            if isinstance(chosen, BaseUrl):
-                return await self.pair_url(chosen)
+            if isinstance(chosen, _Typed):
+                self._code = self._code or chosen.code
+                return await self.pair_url(chosen.url)
             if isinstance(chosen, str):
                 return chosen
             if isinstance(chosen, NodeDescription):
@@ -166,7 +168,14 @@ class Dialogue:
             return await _ask_code()
 
 
-async def _choose(offered: list[Candidate], letters: Container[str]) -> Candidate | BaseUrl | str | None:
+class _Typed(NamedTuple):
+    """A URL that a person typed, and the code behind it, if any."""
+
+    url: BaseUrl
+    code: str | None
+
+
+async def _choose(offered: list[Candidate], letters: Container[str]) -> Candidate | _Typed | str | None:
     """Ask for one of what is offered, a URL or one of ``letters``; return None to look again."""
     what = "Number, letter, or a pairing URL" if letters else "Number, or a pairing URL"
     while answer := await ask_person(f"{what} (Enter looks again): "):
@@ -179,14 +188,15 @@ async def _choose(offered: list[Candidate], letters: Container[str]) -> Candidat
     return None
 
 
-def _chosen(answer: str, offered: list[Candidate]) -> Candidate | BaseUrl:
+def _chosen(answer: str, offered: list[Candidate]) -> Candidate | _Typed:
     if answer.isdecimal():
         number = int(answer[:9])
         if not 1 <= number <= len(offered):
             raise UsageError(f"There is no number {number}.")
         return offered[number - 1]
+    url, *code = answer.split(maxsplit=1) if answer.startswith("https://") else [answer]
     try:
-        return BaseUrl.of_pairing(answer)
+        return _Typed(BaseUrl.of_pairing(url), str(PairingCode.parse(code[0])) if code else None)
     except InvalidUrl as error:
         what = error.what if looks_like_code(answer) else "That is neither a number nor a URL."
         raise UsageError(what, hint=error.hint) from None

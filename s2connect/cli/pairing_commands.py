@@ -39,11 +39,16 @@ def code(
         bool, typer.Option("--token-stdin", help="Use the code from standard input instead of a random one.")
     ] = False,
     qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Show the URL as QR code, too, on a terminal.")] = True,
+    yes: YesOption = False,
 ) -> None:
     """Show a new pairing code, which the other side's user types in. It is valid once, for five minutes."""
     from s2connect.cli import codes
-    from s2connect.service.commands import Code
+    from s2connect.service.commands import Code, Status
+    from s2connect.service.objects import own_node
 
+    if static and not yes and own_node(options.ask(Status()).nodes, node).static_code:
+        warning = "There is a code for a sticker already. A new one takes its place: the sticker is of no use then."
+        confirm_end_of_pairings(warning, "Make a new one?", yes=False, as_json=options.as_json)
     token = line_from_stdin("the code") if token_stdin else None
     result = options.ask(Code(node=node, static=static, token=token))
     if options.as_json:

@@ -297,7 +297,7 @@ _STORAGE: Final = _group(
         ),
         "not_initialised": (
             "The home has not been set up.",
-            "`s2connect init --role rm` sets up a device, `--role cem` an energy manager.",
+            "`s2connect setup` asks what this machine is, and sets it up; `s2connect init --role rm` asks nothing.",
             "If it is set up: was it by another user, or with another `--home`?",
         ),
     },

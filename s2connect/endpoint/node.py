@@ -137,6 +137,11 @@ class Node:
         return self._pairing.valid_code(self._local)
 
     @property
+    def has_static_code(self) -> bool:
+        """Whether it has a static code, also while a dynamic one counts instead."""
+        return self._pairing.has_static_code(self._local)
+
+    @property
     def code_state(self) -> TokenState:
         """State of the pairing code: ``valid``, ``static``, ``none``, or how the last one ended.
 

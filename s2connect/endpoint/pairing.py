@@ -91,6 +91,10 @@ class PairingManager:
         left = issued.expires_at - now if issued.expires_at is not None else None
         return PairingCode(issued.token, local.alias, left)
 
+    def has_static_code(self, local: LocalNode) -> bool:
+        """Return whether a node has a static code."""
+        return self.server.tokens(local.id).has_static
+
     def code_state(self, local: LocalNode) -> TokenState:
         """Return the state of the node's pairing code."""
         return self.server.tokens(local.id).state(now=_now())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import logging
 import os
 import random
@@ -245,9 +246,10 @@ def _cannot_listen(host: str | Sequence[str] | None, port: int, error: OSError) 
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         where = host if isinstance(host, str) else ", ".join(host or ("any address",))
         what = f"Cannot listen at {for_display(where, 200)}: that is no address of this machine."
-        return ConfigurationError(
-            what, hint="Another one: s2connect config set bind ADDRESS (or --bind); all of them: unset bind."
+        hint = (
+            "Listen on another: s2connect config set bind ADDRESS (or --bind), or on all: s2connect config unset bind"
         )
+        return ConfigurationError(what, hint=hint)
     if error.errno in (errno.EACCES, errno.EPERM):
         what = f"Cannot listen on port {port}: this user may not."
         return ConfigurationError(what, hint="Take one from 1024 on: s2connect config set port 8443 (or --port).")
@@ -308,8 +310,41 @@ def tls_object(request: web.Request) -> ssl.SSLObject:
     return tls
 
 
+def is_loopback(bind: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    if bind == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(bind).is_loopback
+    except ValueError:
+        return False
+
+
+def check_bind(address: str) -> None:
+    """Check an address to listen on, which this machine may get later. Blocks.
+
+    Raises:
+        ConfigurationError: It is no IP address, and no name of one.
+    """
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        try:
+            socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            what = f"Cannot listen at {for_display(address, 200) or 'an empty address'}: that is no address."
+            hint = (
+                "An address of this machine is needed, e.g. 192.168.1.20 or 127.0.0.1; without one it listens on all."
+            )
+            raise ConfigurationError(what, hint=hint) from None
+
+
 def free_port(host: str | None = "127.0.0.1") -> int:
-    """Find a TCP port that is free now, and that systems do not give to outgoing connections later."""
+    """Find a TCP port that is free now, and that systems do not give to outgoing connections later.
+
+    Raises:
+        ConfigurationError: The host is no address of this machine.
+    """
     family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
     for port in random.sample(FREE_PORTS, len(FREE_PORTS)):
         with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
@@ -317,7 +352,7 @@ def free_port(host: str | None = "127.0.0.1") -> int:
                 probe.bind((host or ("::" if family == socket.AF_INET6 else ""), port))
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
-                    raise
+                    raise _cannot_listen(host, port, error) from None
             else:
                 return port
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

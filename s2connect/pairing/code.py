@@ -254,6 +254,11 @@ class TokenTable:
         self._dynamic, self._last_end = IssuedToken(token, now + lifetime), ""
         return self._dynamic
 
+    @property
+    def has_static(self) -> bool:
+        """Whether there is a static token, also while a dynamic one counts instead."""
+        return self._static is not None
+
     def state(self, *, now: float) -> TokenState:
         """Return the state of the node's own token."""
         if self._dynamic is not None and self._dynamic.lives(now):

@@ -76,10 +76,12 @@ class OwnNode(NodeDescription):
     alias: str | None = None
     code_state: str = "none"
     """State of its pairing code; see :attr:`s2connect.Node.code_state`."""
+    static_code: bool = False
+    """Whether it has a static code; see :attr:`s2connect.Node.has_static_code`."""
 
     @model_serializer(mode="wrap")
     def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {**write(self), "alias": self.alias, "code_state": self.code_state}
+        return {**write(self), "alias": self.alias, "code_state": self.code_state, "static_code": self.static_code}
 
 
 class Trouble(Entry):

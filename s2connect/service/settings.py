@@ -15,6 +15,7 @@ from s2connect import EndpointConfig, Home, MqttSettings, NodeConfig, PageSettin
 from s2connect.certs.tls import wan_client_context
 from s2connect.endpoint.config import CONFIG_FILE
 from s2connect.errors import ConfigurationError, NotInitialised, UsageError
+from s2connect.https.server import check_bind
 from s2connect.model.proxy import Proxy
 from s2connect.service.objects import Entry
 
@@ -208,6 +209,8 @@ def _value(name: str, text: str) -> Any:
         return str(path)
     if name == "deployment":
         return text.upper()
+    if name == "bind" or (name == "page.bind" and text != "*"):
+        check_bind(text)
     field = _field(name)
     if field.annotation is bool:
         if text.lower() not in _TRUTH:

@@ -12,12 +12,13 @@ from s2connect import Deployment, EndpointConfig, NodeConfig, create_home
 from s2connect.endpoint.config import checked, default_host
 from s2connect.endpoint.endpoint import read_config
 from s2connect.errors import ConfigurationError, NotInitialised, UsageError
-from s2connect.https.server import free_port
+from s2connect.https.server import check_bind, free_port, is_loopback
 from s2connect.model.alphabet import as_label
 from s2connect.model.text import for_display
 from s2connect.model.url import PAIRING_PORT
 from s2connect.store.home import Home
 
+LOCALHOST = "localhost"  # name of an endpoint that no other machine reaches
 MAX_LABEL = 63  # characters of the longest label of a host name
 
 
@@ -68,16 +69,20 @@ def make(path: Path, node: Mapping[str, object], settings: Mapping[str, Any]) ->
             hint="Nothing was changed. To change settings: s2connect config set NAME VALUE; "
             "another directory is named with --home.",
         )
+    if settings["bind"] is not None:
+        check_bind(settings["bind"])
     given = {name: value for name, value in node.items() if value is not None}
     try:
         nodes = (checked(lambda: NodeConfig.model_validate(given), "the node"),)
     except ConfigurationError as error:  # in the words of the options
         what = error.what.replace("user_defined_name", "name").replace("model_name", "model")
         raise ConfigurationError(what, hint=error.hint) from None
-    own_host = default_host if settings["deployment"] is Deployment.LAN else socket.getfqdn
+    in_lan = settings["deployment"] is Deployment.LAN
+    own_host = default_host if in_lan else socket.getfqdn
+    host = settings["host"] or (LOCALHOST if in_lan and is_loopback(settings["bind"] or "") else own_host())
     chosen = {name: value.absolute() if isinstance(value, Path) else value for name, value in settings.items()} | {
         "nodes": nodes,
-        "host": host_to_keep(settings["host"] or own_host()),
+        "host": host_to_keep(host),
         "port": settings["port"] or free_port(settings["bind"]),
     }
     return create_home(path, checked(lambda: EndpointConfig.model_validate(chosen), "the settings"))

@@ -207,7 +207,12 @@ class Service:
 
     def _own_nodes(self) -> list[OwnNode]:
         return [
-            OwnNode(**dict(node.description), alias=node.alias, code_state=node.code_state)
+            OwnNode(
+                **dict(node.description),
+                alias=node.alias,
+                code_state=node.code_state,
+                static_code=node.has_static_code,
+            )
             for node in self.endpoint.nodes.values()
         ]
 

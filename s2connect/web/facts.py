@@ -162,6 +162,7 @@ class PeerFacts:
         paired_since: When it was paired.
         state: Its state.
         since: Since when it is connected or not connected; the start of the service where it never was.
+        last_connected: When its last connection ended; None while it is connected, or if there was none yet.
         missing: Which side is missing, as a sentence; empty while connected.
         helps: What helps, as a sentence with the command; empty where nothing has to be done.
         connection: Open connection, if any.
@@ -177,6 +178,7 @@ class PeerFacts:
     paired_since: datetime
     state: PeerState
     since: datetime
+    last_connected: datetime | None = None
     missing: str
     helps: str
     connection: ConnectionFacts | None

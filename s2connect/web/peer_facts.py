@@ -119,6 +119,7 @@ def peer_facts(
         paired_since=paired,
         state=state,
         since=live.connection.info.since if live is not None else history.ended or max(began, paired),
+        last_connected=history.ended if live is None else None,
         missing=missing,
         helps=helps,
         connection=connection_facts(live.connection) if live is not None else None,

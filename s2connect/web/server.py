@@ -23,7 +23,7 @@ from s2connect.certs.tls import ServerContext
 from s2connect.errors import ConfigurationError
 from s2connect.https.own_addresses import own_addresses
 from s2connect.https.rate import network_of
-from s2connect.https.server import Handler, HttpsServer, bearer_proved, read_body
+from s2connect.https.server import Handler, HttpsServer, bearer_proved, is_loopback, read_body
 from s2connect.model.log_limiter import LogLimiter
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
@@ -509,16 +509,6 @@ class PageServer(HttpsServer):
 def _is_of_this_machine(request: web.Request) -> bool:
     """Return whether a request comes over loopback, and no proxy has passed it on."""
     return is_loopback(request.remote or "") and not any(name in request.headers for name in _FORWARDED)
-
-
-def is_loopback(bind: str) -> bool:
-    """Return whether only this machine reaches an address."""
-    if bind == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(bind).is_loopback
-    except ValueError:
-        return False
 
 
 def _listen_at(bind: str) -> str | None:

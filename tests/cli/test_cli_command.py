@@ -164,7 +164,7 @@ def test_an_unreachable_peer_and_a_home_that_is_not_set_up(rm: Path, tmp_path: P
         taken.bind(("127.0.0.1", 0))
         url = f"127.0.0.1:{taken.getsockname()[1]}/pairing"
         assert "Check that the other device is on" in said(capsys, "pair", url, "ABCDEF", "--home", str(rm), code=3)[1]
-    assert "s2connect init" in said(capsys, "status", "--home", str(tmp_path / "none"), code=7)[1]
+    assert "s2connect setup" in said(capsys, "status", "--home", str(tmp_path / "none"), code=7)[1]
     assert "s2connect serve" in said(capsys, "code", "--home", str(rm), code=8)[1]
     assert "plain http" in said(capsys, "pair", "http://x/", "ABCDEF", "--home", str(rm), code=2)[1]
     assert said(capsys, "pair", "https://x/", "?", "--home", str(rm), code=2)[1]
@@ -179,6 +179,14 @@ def test_a_static_code_needs_no_service_and_comes_from_standard_input(rm: Path, 
     assert done.returncode == 0, done.stdout
     assert [e["event"] for e in service.events] == ["ready"]
     assert run("code", "--token-stdin", "--home", str(rm), stdin="").returncode == 2
+
+
+def test_the_code_of_a_sticker_is_not_replaced_where_nobody_can_be_asked(rm: Path, capsys: Capture) -> None:
+    home = ("--home", str(rm))
+    first = result(capsys, "code", "--static", *home)["code"]
+    assert "--yes" in said(capsys, "code", "--static", *home, code=2)[1]
+    assert "sticker" in result(capsys, "code", "--static", *home, code=2)["error"]["what"]  # type: ignore[index]
+    assert result(capsys, "code", "--static", "--yes", *home)["code"] != first
 
 
 def test_ctrl_c_in_pair(rm: Path, silent_server: SilentServer) -> None:

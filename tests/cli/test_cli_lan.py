@@ -440,7 +440,9 @@ def test_limits_of_what_can_be_seen_are_sentences(monkeypatch: pytest.MonkeyPatc
 def test_what_was_typed_at_the_list_is_a_number_or_a_url() -> None:
     offered: list[Candidate] = [endpoint("a"), endpoint("b")]
     assert _chosen("2", offered) is offered[1]
-    assert _chosen("ems.local:8443", offered) == "https://ems.local:8443/pairing/"
+    url = "https://ems.local:8443/pairing/"
+    assert _chosen("ems.local:8443", offered) == (url, None)
+    assert _chosen(f"{url} 7K4M 9QRT 2XYZ", offered) == (url, "7K4M9QRT2XYZ"), "as the QR code has it"
     for wrong in ("0", "3", "9" * 5000, "http://ems.local/"):
         with pytest.raises(UsageError):
             _chosen(wrong, offered)

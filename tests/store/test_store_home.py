@@ -51,7 +51,7 @@ def test_a_home_is_created_with_its_parents_for_its_owner_only(tmp_path: Path) -
 
 
 def test_a_home_that_is_missing_is_not_created_by_opening(tmp_path: Path) -> None:
-    with pytest.raises(NotInitialised, match="s2connect init"):
+    with pytest.raises(NotInitialised, match="s2connect setup"):
         Home.open(tmp_path / "home")
     assert not (tmp_path / "home").exists()
 

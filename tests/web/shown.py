@@ -259,6 +259,7 @@ def house(*, kind: Any = "serve") -> Observation:
             state=PeerState.WAITING,
             connection=None,
             since=now - timedelta(minutes=12),
+            last_connected=now - timedelta(minutes=12),
             missing="The car charger has not connected for 12 minutes.",
             helps="It connects to this machine by itself. Is it on, and in this network?",
             tries=Tries(),

@@ -196,6 +196,7 @@ async def test_a_peer_that_falls_silent_is_shown_as_gone_within_its_heartbeat(mo
         assert peer.connection is None
         assert peer.missing == "The device is not connected. It has to connect to this side."
         assert peer.since > peer.paired_since
+        assert peer.last_connected == peer.since
         connection._transport.abort()
 
 

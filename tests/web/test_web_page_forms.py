@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import aiohttp
@@ -24,7 +26,7 @@ from s2connect.web.server import PageServer
 from s2connect.web.templates import STATIC, environment, render, static_file
 from tests.waits import until, within
 from tests.web.pages import Site, serving, site
-from tests.web.shown import OWN, no_command, shown
+from tests.web.shown import OWN, Shown, no_command, shown
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202eevil\x1b[31m\x00\u2066"
 
@@ -302,6 +304,23 @@ async def test_the_text_of_a_qr_code_is_taken_apart_and_strange_addresses_are_no
         assert "&lt;b&gt;" in text
         assert "Is it on?" in text
     assert recorder.commands[-1] == {"command": "pair", "code": "ABCD EFGH JKMN", "url": "https://a.local:1/pairing/"}
+
+
+@pytest.mark.parametrize(
+    ("ended", "since", "said"),
+    [(2, 2, "<time"), (None, 1, "not since the service began"), (None, 0, "not yet")],
+)
+def test_a_peer_that_is_not_connected_says_when_it_last_was(ended: int | None, since: int, said: str) -> None:
+    made = Shown("Heat pump", kind="serve", peers=2)
+    peer = next(one for one in made._snapshot.peers if one.connection is None)
+    at = [peer.paired_since + timedelta(hours=hours) for hours in range(3)]
+    peer = replace(peer, since=at[since], last_connected=None if ended is None else at[ended])
+    made._snapshot = replace(made._snapshot, peers=(peer,))
+    page = _written(cast("Observation", made), Session("token", None, 0.0, 0.0))
+    written = re.search(r"<dt>Last connected</dt><dd>(.*?)</dd>", page)
+    assert written is not None
+    assert (at[since].astimezone().isoformat(timespec="seconds") in written[1]) == (since > 0)
+    assert said in written[1]
 
 
 def test_of_many_peers_those_that_fit_are_shown() -> None:

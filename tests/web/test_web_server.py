@@ -17,11 +17,12 @@ import pytest
 from s2connect.errors import ConfigurationError
 from s2connect.https import connection as https_connection
 from s2connect.https import server as https_server
+from s2connect.https.server import is_loopback
 from s2connect.store.home import Home
 from s2connect.web import access, server
 from s2connect.web.access import FREE_TRIES, PasswordHash
 from s2connect.web.password import monitoring_token
-from s2connect.web.server import MAX_STREAMS_OF_SESSION, PageServer, is_loopback
+from s2connect.web.server import MAX_STREAMS_OF_SESSION, PageServer
 from tests.waits import until, within
 from tests.web.serving_page import PASSWORD, Served, csrf_of, sees_the_page, serving
 
