@@ -112,7 +112,7 @@ def test_a_code_is_in_groups_on_a_terminal_and_whole_in_a_pipe(tmp_path: Path) -
     assert re.search(rf"^  Pairing URL   https://{HOST}:\d+/pairing/$", shown, re.MULTILINE)
     assert re.search(rf"^  Pairing code  {GROUPED}  \(stays valid\)$", shown, re.MULTILINE)
     assert shown.count("\u2588") > 100, "the QR code of the URL"
-    piped = run("code", "--static", "--home", str(home))
+    piped = run("code", "--static", "--yes", "--home", str(home))
     assert re.fullmatch(rf"[{ALPHABET}]{{12}}\n", piped.stdout)
     assert HOST in piped.stderr
     assert "\u2588" not in piped.stdout + piped.stderr

@@ -16,10 +16,8 @@ OBJECTS = 600
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_the_end_of_a_session_leaves_nothing_to_the_garbage_collector(loop: str, end: str) -> None:
-    if loop == "uvloop":
-        pytest.importorskip("uvloop", reason="uvloop is not installed")
+def test_the_end_of_a_session_leaves_nothing_to_the_garbage_collector(end: str, request: pytest.FixtureRequest) -> None:
+    loop = "uvloop" if request.config.getoption("--uvloop") else "asyncio"
     program = [sys.executable, "-m", "tests.endpoint.garbage_program", loop, end]
     ran = subprocess.run(program, check=True, stdout=subprocess.PIPE, text=True, timeout=patience(50))
     seen = json.loads(ran.stdout)
