@@ -168,13 +168,24 @@ def test_what_is_no_value_makes_no_curve(body: dict[str, Any]) -> None:
     assert [one for *_, found in curves.devices() for one in found] == []
 
 
-def test_a_measurement_that_was_read_already_makes_the_same_curve() -> None:
-    curves, values = Curves(), [PowerValue(commodity_quantity=L1, value=number) for number in (3.0, 1.0)]
-    message = PowerMeasurement(measurement_timestamp=datetime.now(UTC), values=values)
-    curves.add("typed", "t", lambda: message, 0.0)
-    curves.add("members", "t", lambda: measured((L1, 3.0), (L1, 1.0)), 0.0)
-    typed, members = (list(found[L1].points(0.0)) for *_, found in curves.devices())
-    assert typed == members == [(0.0, 1.0, 3.0, 1.0)]
+quantities = st.sampled_from([L1, CommodityQuantity.ELECTRIC_POWER_L2, CommodityQuantity.ELECTRIC_POWER_L3])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.lists(st.tuples(quantities, st.floats(-9, 9)), min_size=1, max_size=4)))
+)
+def test_measurements_that_were_read_already_make_the_same_curves(
+    sent: list[tuple[int, list[tuple[CommodityQuantity, float]]]],
+) -> None:
+    curves, now = Curves(), 0.0
+    for steps, values in sent:
+        now += steps * POWER_STEP
+        read = [PowerValue(commodity_quantity=quantity, value=value) for quantity, value in values]
+        message = PowerMeasurement(measurement_timestamp=datetime.now(UTC), values=read)
+        curves.add("typed", "t", lambda message=message: message, now)  # type: ignore[misc]
+        curves.add("members", "t", lambda values=values: measured(*values), now)  # type: ignore[misc]
+    found = [{quantity: list(curve.points(now)) for quantity, curve in one.items()} for *_, one in curves.devices()]
+    assert not sent or found[0] == found[1]
 
 
 def test_a_device_that_measures_all_the_time_is_read_a_bounded_number_of_times() -> None:
