@@ -76,9 +76,11 @@ def measure(effort: Effort) -> Iterator[Row]:
         for side, looking in kinds.values():
             side.measure(min(3, seconds), looking=looking)  # to warm up
         found = list[_Round]()
-        for turn in range(rounds):
-            order = list(kinds) if turn % 2 == 0 else list(reversed(kinds))
-            found.append(_Round(**{name: kinds[name][0].measure(seconds, looking=kinds[name][1]) for name in order}))
+        for _ in range(rounds):
+            with_page.measure(1.5, looking=False)  # with its next event the server sees that nobody looks any more
+            found.append(
+                _Round(**{name: side.measure(seconds, looking=looking) for name, (side, looking) in kinds.items()})
+            )
     what = f"{SESSIONS} sessions, their page in one browser, Prometheus every {SCRAPE_EVERY:.0f} s"
     ours, beside = (median(values) for values in zip(*(one.of_a_core for one in found), strict=True))
     yield Row(f"{what}: messages a second of a core", "1/s", ours, WITHOUT_PAGE, beside, smaller)
