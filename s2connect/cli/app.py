@@ -27,7 +27,7 @@ from s2connect.cli import (
     simulate_commands,
     transfer_commands,
 )
-from s2connect.cli.terminal import INTERRUPTED, examples, print_json, register
+from s2connect.cli.terminal import INTERRUPTED, examples, named_home, print_json, register, with_home
 from s2connect.errors import S2ConnectError
 from s2connect.service.failures import ExitCode, Failure
 
@@ -81,6 +81,7 @@ def run(argv: list[str]) -> int:
     try:
         return _run(argv)
     finally:
+        named_home.set(None)
         if collects:
             gc.enable()  # a command may have disabled it
 
@@ -141,7 +142,7 @@ def _report(failure: Failure, *, as_json: bool) -> None:
     if added:
         print(f"The other side adds: {for_display(str(added), 300)}", file=sys.stderr)
     if failure.hint:
-        print(for_display(failure.hint, MAX_SHOWN), file=sys.stderr)
+        print(with_home(for_display(failure.hint, MAX_SHOWN)), file=sys.stderr)
     if code := more_about(failure.kind, str(failure.details.get("reason", ""))):
         print(f"More: s2connect explain {code}", file=sys.stderr)
 

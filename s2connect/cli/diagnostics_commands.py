@@ -21,6 +21,7 @@ from s2connect.cli.terminal import (
     print_json,
     run_work,
     tell,
+    with_home,
     with_options,
 )
 from s2connect.errors import UsageError
@@ -138,7 +139,7 @@ def findings_blocks(findings: Sequence[DoctorFinding]) -> list[RenderableType]:
     for verdict, sentence, hint in _lines(findings):
         table.add_row(Text(f"[{verdict}]", style=_STYLES[verdict]), sentence)
         if hint:
-            table.add_row("", Text(f"→ {hint}", style="bold"))
+            table.add_row("", Text(f"→ {with_home(hint)}", style="bold"))
     return [table, Text(_summary(findings))]
 
 

@@ -8,10 +8,12 @@ import gc
 import inspect
 import json
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -94,6 +96,25 @@ ConnectOption = Annotated[
 def home_path(home: Path | None) -> Path:
     """Return the state directory."""
     return expanded(home).absolute() if home is not None else default_home()
+
+
+named_home: ContextVar[Path | None] = ContextVar("named_home", default=None)
+"""State directory of the option ``--home`` of the running command."""
+
+_ON_A_HOME = re.compile(
+    r"\bs2connect (?:(?:config|node|page) [a-z]+|serve|setup|pair|code|pairings|unpair|status|reload|certificate|doctor"
+    r"|backup|restore|move)\b(?![^`,;.\n]* --home)"
+)
+
+
+def with_home(text: str) -> str:
+    """Return a text whose commands work on the state directory that the option ``--home`` named."""
+    return _ON_A_HOME.sub(lambda found: found[0] + _home_option(), text) if named_home.get() is not None else text
+
+
+def _home_option() -> str:
+    home = named_home.get()
+    return "" if home is None else f" --home {shlex.quote(str(home_path(home)))}"
 
 
 class PlainText(str):
@@ -190,6 +211,7 @@ def with_options(
             log_level: str = "",
             **others: Any,
         ) -> _Result:
+            named_home.set(home)
             log_to_stderr(verbose, otherwise=level, form=log_format, levels=log_level)
             return command(Options(home, as_json, verbose), **others)
 
@@ -236,8 +258,10 @@ def put(out: Console, block: RenderableType) -> None:
     from rich.text import Text
 
     if isinstance(block, PlainText):
-        print(block, file=out.file)
+        print(with_home(block), file=out.file)
     elif isinstance(block, Text):
+        for found in reversed(list(_ON_A_HOME.finditer(block.plain))):
+            block = block[: found.end()].append(_home_option()).append_text(block[found.end() :])
         for line in block.split("\n", allow_blank=True) or [block]:
             out.print(line, soft_wrap=line.overflow == "ignore" or _stays_whole(out, line.plain))
     elif out.is_terminal:
@@ -247,7 +271,8 @@ def put(out: Console, block: RenderableType) -> None:
 
 
 def _stays_whole(out: Console, line: str) -> bool:
-    return not out.is_terminal or "://" in line or max(map(len, line.split()), default=0) > out.width
+    is_copied = "://" in line or "s2connect " in line
+    return not out.is_terminal or is_copied or max(map(len, line.split()), default=0) > out.width
 
 
 def counted(number: int, what: str) -> str:
@@ -256,8 +281,8 @@ def counted(number: int, what: str) -> str:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a sentence; a terminal gets it in lines of its width."""
-    out = console(error=error)
+    """Print a sentence; a terminal gets it in lines of its width, but what is to be copied is never broken in two."""
+    out, text = console(error=error), with_home(text)
     out.print(text, soft_wrap=_stays_whole(out, text))
 
 

@@ -118,7 +118,8 @@ def _roles(roles: Iterable[Role]) -> str:
 
 def _what(node: NodeDescription) -> str:
     """Return the kind of a node: type, brand and model where they are not its name, and its role."""
-    kind = f"{node.brand} {node.model_name}" if node.user_defined_name else ""
+    product = node.brand if node.brand == node.model_name else f"{node.brand} {node.model_name}"
+    kind = product if node.user_defined_name else ""
     texts = (for_display(node.type, 60), for_display(kind, 100), ROLES[node.role])
     return ", ".join(text for text in texts if text)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import re
+from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from s2connect import NodeDescription, NodeId, Role
-from s2connect.cli import codes, discover, show
+from s2connect.cli import codes, discover, main, show, terminal
 from s2connect.cli.terminal import PIPE, put
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.model.alphabet import ALPHABET
@@ -104,6 +106,42 @@ def test_a_status_on_a_real_terminal_has_whole_urls(tmp_path: Path, columns: int
     home = make_home(tmp_path / "rm", "rm", "--host", HOST)
     shown = in_terminal(columns, "status", "--home", str(home))
     assert re.search(rf"^Pairing URL +https://{HOST}:\d+/pairing/$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("For a new code: s2connect code", "For a new code: s2connect code --home {}"),
+        ("`s2connect pairings` lists it.", "`s2connect pairings --home {}` lists it."),
+        ("Change it: s2connect config set host NAME; or", "Change it: s2connect config set --home {} host NAME; or"),
+        (
+            "Run s2connect setup, or name another with --home.",
+            "Run s2connect setup --home {}, or name another with --home.",
+        ),
+        ("Next: s2connect serve --home /a", "Next: s2connect serve --home /a"),
+        ("More: s2connect explain usage", "More: s2connect explain usage"),
+        ("Run it: s2connect bridge run FILE", "Run it: s2connect bridge run FILE"),
+    ],
+)
+def test_commands_in_sentences_work_on_thenamed_home(
+    text: str, made: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert terminal.with_home(text) == text, "where no home was named"
+    home = tmp_path / "a home"
+    assert main(["node", "list", "--home", str(home)]) == 7
+    assert f"`s2connect setup --home '{home}'`" in capsys.readouterr().err
+    named = copy_context()
+    named.run(terminal.named_home.set, home)
+    assert named.run(terminal.with_home, text) == made.format(f"'{home}'")
+    assert named.run(printed, Text(text, "yellow"), 60) == made.format(f"'{home}'") + "\n"
+
+
+def test_a_command_in_a_sentence_is_never_broken_in_two(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shown = in_terminal(60, "init", "--role", "rm", "--home", str(home), "--port", "0", "--bind", "127.0.0.1")
+    assert f"Next: s2connect serve --home {home}\n" in shown
+    shown = in_terminal(60, "status", "--home", str(home))
+    assert f"show a code with s2connect code --home {home}, or type that of another" in shown
 
 
 def test_a_code_is_in_groups_on_a_terminal_and_whole_in_a_pipe(tmp_path: Path) -> None:
