@@ -103,7 +103,7 @@ named_home: ContextVar[Path | None] = ContextVar("named_home", default=None)
 
 _ON_A_HOME = re.compile(
     r"\bs2connect (?:(?:config|node|page) [a-z]+|serve|setup|pair|code|pairings|unpair|status|reload|certificate|doctor"
-    r"|backup|restore|move)\b(?![^`,;.\n]* --home)"
+    r"|backup|move)\b(?![^`,;.\n]* --home)"
 )
 
 

@@ -98,7 +98,8 @@ def as_line(value: dict[str, Any]) -> bytes:
 class Control:
     """A connection to the service of a state directory, for one command at a time."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, home: Home, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._home = home
         self._reader = reader
         self._writer = writer
         self._asked = 0
@@ -119,7 +120,8 @@ class Control:
             while result.get("id") not in (self._asked, None):
                 result = json.loads(await self._reader.readline())
         except (ConnectionError, ValueError):  # what is not a whole line is no JSON
-            raise no_service("The service ended before it answered.") from None
+            start = await asyncio.to_thread(_start_command, self._home)
+            raise no_service("The service ended before it answered.", start) from None
         if result.get("ok") is not True:
             raise Failure.from_object(result.get("error"))
         return command.read_result(result)
@@ -135,11 +137,17 @@ async def connect(home: Home) -> AsyncIterator[Control | None]:
         yield None
         return
     try:
-        yield Control(reader, writer)
+        yield Control(home, reader, writer)
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+def _start_command(home: Home) -> str:
+    from s2connect.service.setup import start_command  # loads the server
+
+    return start_command(home)
 
 
 def _find(home: Home) -> Path:

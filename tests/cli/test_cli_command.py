@@ -331,7 +331,7 @@ def test_pairings_that_are_lost_are_named_and_begin_anew(rm: Path, capsys: Captu
     (rm / "state.sqlite").unlink(missing_ok=True)
     _, err = said(capsys, "pairings", "--home", str(rm), code=7)
     assert "although this endpoint had pairings" in err
-    assert "s2connect unpair --all" in err
+    assert f"s2connect unpair --home {rm} --all" in err
     assert said(capsys, "unpair", "--home", str(rm), code=2)[1]
     assert result(capsys, "unpair", "--all", "--yes", "--home", str(rm)) == {"pairings_ended": 0}
     assert result(capsys, "pairings", "--home", str(rm)) == {"pairings": []}

@@ -68,7 +68,7 @@ def test_settings_are_changed_and_taken_back(rm: Path, capsys: Capture) -> None:
     said(capsys, "config", "unset", "proxy", "proxy-exceptions", "name", *where)
     assert (stored(rm).proxy, stored(rm).proxy_exceptions, stored(rm).name) == (None, (), None)
     said(capsys, "config", "set", "mqtt.url", "mqtts://broker.example", *where)
-    assert "To take back all of it: s2connect config unset mqtt" in said(
+    assert f"To take back all of it: s2connect config unset --home {rm} mqtt" in said(
         capsys, "config", "unset", "mqtt.url", *where, code=2
     )
     said(capsys, "config", "unset", "mqtt", *where)
@@ -117,7 +117,7 @@ def test_what_cannot_be_is_said_in_words_of_a_person_and_changes_nothing(
         ('{\n  "port": 8443,\n}', "line 3, column 1"),
         (
             '{"port": 99999, "host": "a.local"}',
-            "at most 65535. Change it with: s2connect config set port",
+            "at most 65535. Change it with: s2connect config set --home",
         ),
         ('{"prot": 1, "host": "a.local"}', "prot: is no setting."),
         ('{"host": "a.local", "nodes": [{"role": "XX"}]}', "role: has to be 'CEM' or 'RM'"),

@@ -120,6 +120,7 @@ def test_a_status_on_a_real_terminal_has_whole_urls(tmp_path: Path, columns: int
         ),
         ("Next: s2connect serve --home /a", "Next: s2connect serve --home /a"),
         ("More: s2connect explain usage", "More: s2connect explain usage"),
+        ("There: s2connect restore FILE", "There: s2connect restore FILE"),
         ("Run it: s2connect bridge run FILE", "Run it: s2connect bridge run FILE"),
     ],
 )

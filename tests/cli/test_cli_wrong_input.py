@@ -24,7 +24,11 @@ LOCAL = ["--host", "localhost", "--bind", "127.0.0.1", "--port", "0"]
         (["init", "--role", "rm", "--home", "NEW", "--name", ""], 2, ["name: is empty"]),
         (["init", "--role", "rm", "--home", "NEW", "--model", "x" * 300], 2, ["model: is too long"]),
         (["init", "--role", "rm", "--home", "NEW", "--certificate", "x"], 2, ["certificate and private_key belong"]),
-        (["init", "--role", "rm", "--home", "HOME"], 2, ["is set up already", "s2connect config set NAME VALUE"]),
+        (
+            ["init", "--role", "rm", "--home", "HOME"],
+            2,
+            ["is set up already", "config set --home", "NAME VALUE"],
+        ),
         (["init", "--role", "house", "--home", "NEW"], 2, ["'house' is not one of"]),
         (["init", "--role", "rm", "--home", "NEW", "--bind", "no such"], 2, ["no address", "127.0.0.1"]),
         (["init", "--role", "rm", "--home", "NEW", "--bind", "203.0.113.1", "--port", "0"], 2, ["no address of this"]),
