@@ -8,13 +8,21 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1))')
 TESTS ?= tests
 # Of pytest: --uvloop runs the tests on the event loop of services.
 OPTIONS ?=
+# `make demo` has an environment of its own, without the tools of developers.
+DEMO := .venvs/demo
 # A file of constraints for pip: .ci/run tests the lowest versions that pyproject.toml allows.
 CONSTRAINTS ?=
 
 .PHONY: demo test test-long retest check docs bench peers clean
 
-demo: $(STAMP)
-	$(BIN)/python -m s2connect demo
+demo: $(DEMO)/.installed
+	$(DEMO)/bin/python -m s2connect demo
+
+$(DEMO)/.installed: pyproject.toml
+	@echo "Installing what the demonstration needs into $(DEMO), about 80 MB ..."
+	test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install --disable-pip-version-check --editable ".[demo]"
+	touch $@
 
 test: $(STAMP) peers
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist worksteal -m "not long" $(OPTIONS) $(TESTS)

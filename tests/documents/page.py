@@ -73,7 +73,8 @@ class Background:
 class Page:
     """A page of commands and files that are used in their order."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, installed: Path | None = None) -> None:
+        """Make a page whose commands are those of this source, or of an environment in which s2connect is installed."""
         self.place = self.directory = place
         self.shown = ""  # by the commands until now
         self.running: list[Background] = []
@@ -86,12 +87,12 @@ class Page:
         for program in ("battery.py", "energy_manager.py"):
             (place / program).symlink_to(ROOT / "examples" / program)
         self.environment = {
-            "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]),
+            "PATH": os.pathsep.join([str(installed or sysconfig.get_path("scripts")), os.environ["PATH"]]),
             "HOME": str(place),
             "XDG_STATE_HOME": str(place / "state"),
             "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",  # that of whoever runs the tests is left alone
             "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": str(ROOT),
+            **({} if installed else {"PYTHONPATH": str(ROOT)}),
             "LANG": "C.UTF-8",
             "COLUMNS": "100",
             **{name: os.environ[name] for name in ("GOCACHE", "S2CONNECT_TEST_SLOWNESS") if name in os.environ},

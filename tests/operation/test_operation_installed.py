@@ -1,0 +1,129 @@
+"""What is built installs where no source is: the commands of README and tutorials as printed, and no extra unasked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.documents.blocks import ROOT, SHELL, blocks
+from tests.documents.page import Page
+from tests.netns import require_netns
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.xdist_group("installed")]
+
+SOURCE = ("s2connect", "pyproject.toml", "README.md", "LICENSE")
+EXTRAS = "cli,mqtt,web"
+PUBLIC = ("s2connect", "s2connect.messages", "s2connect.session", "s2connect.errors", "s2connect.events")
+OF_EXTRAS = ("rich", "typer", "segno", "jinja2", "paho", "keyring", "prometheus_client", "s2python", "uvloop")
+TUTORIALS = ("first-pairing", "resource-manager", "energy-manager", "bridge", "cloud")
+
+
+def run(*command: str | Path, cwd: Path, code: int = 0, environment: dict[str, str] | None = None) -> str:
+    lacking = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    done = subprocess.run(
+        [str(each) for each in command],
+        cwd=cwd,
+        env={**lacking, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == code, f"{command}: {done.returncode}, {done.stdout}"
+    return done.stdout
+
+
+def copy_of_the_source(place: Path) -> Path:
+    """Return a directory with what is built, and nothing of an older build."""
+    place.mkdir()
+    for name in SOURCE:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, place / name)
+    return place
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("wheel")
+    source = copy_of_the_source(place / "source")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", place, source, cwd=place)
+    (found,) = place.glob("*.whl")
+    return found
+
+
+def environment(place: Path, package: str) -> Path:
+    """Return the directory of programs of a new environment with one package and what it needs."""
+    run(sys.executable, "-m", "venv", place / "venv", cwd=place)
+    programs = place / "venv" / "bin"
+    run(programs / "python", "-m", "pip", "install", "--quiet", package, cwd=place)
+    return programs
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return environment(tmp_path_factory.mktemp("installed"), f"{wheel}[{EXTRAS}]")
+
+
+def test_the_library_alone_imports_no_extra(wheel: Path, tmp_path: Path) -> None:
+    programs = environment(tmp_path, str(wheel))
+    program = f"import importlib.util as u; print([n for n in {OF_EXTRAS!r} if u.find_spec(n)])"
+    assert run(programs / "python", "-c", program, cwd=tmp_path).strip() == "[]"
+    for module in PUBLIC:
+        program = f"import {module} as m; [getattr(m, n) for n in m.__all__]; print(m.__file__)"
+        assert str(tmp_path) in run(programs / "python", "-c", program, cwd=tmp_path)
+    said = run(programs / "s2connect", "--version", cwd=tmp_path, code=1)
+    assert "pip install 's2connect[cli]'" in said
+    size = sum(file.stat().st_size for file in (tmp_path / "venv").rglob("*.*") if file.is_file()) / 1e6
+    stated = re.search(r"takes some (\d+) MB", " ".join((ROOT / "README.md").read_text("utf-8").split()))
+    assert stated is not None
+    assert size == pytest.approx(int(stated[1]), rel=0.2), "say the size in README.md"
+
+
+def test_the_commands_of_install_work_as_printed(tmp_path: Path) -> None:
+    source = copy_of_the_source(tmp_path / "clone")
+    by_pipx, by_venv = (
+        block for block in blocks(ROOT / "README.md") if "installed.py" in block.marks.get("not run", "")
+    )
+    printed = by_pipx.code.splitlines()[0]
+    pipx, _, comment = printed.partition("#")
+    tools = {"pipx": pipx, "uv": comment.removeprefix(" or: ")}
+    bin_directory = tmp_path / "bin"
+    places = {
+        "HOME": str(tmp_path),
+        "PIPX_HOME": str(tmp_path / "pipx"),
+        "PIPX_BIN_DIR": str(bin_directory),
+        "UV_TOOL_DIR": str(tmp_path / "uv"),
+        "UV_TOOL_BIN_DIR": str(bin_directory),
+    }
+    found = {tool: line for tool, line in tools.items() if shutil.which(tool)}
+    for line in found.values():
+        run("bash", "-c", line, cwd=source, environment=places)
+        assert "s2connect 0" in run(bin_directory / "s2connect", "--version", cwd=tmp_path)
+        (bin_directory / "s2connect").unlink()
+    for line in by_venv.code.splitlines():
+        run("bash", "-c", line, cwd=source)
+    assert run(source / "venv" / "bin" / "python", "-c", "import s2connect", cwd=tmp_path) == ""
+    if not found:
+        pytest.skip("neither pipx nor uv is on this machine; the virtual environment was tried")
+
+
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/tutorial/{name}.md" for name in TUTORIALS)])
+async def test_the_commands_of_a_page_run_from_the_wheel(document: str, installed: Path, tmp_path: Path) -> None:
+    require_netns()
+    page = Page(tmp_path, installed)
+    try:
+        for block in blocks(ROOT / document):
+            if block.runs and (block.language == SHELL or "file" in block.marks):
+                await asyncio.to_thread(page.perform, block)
+    finally:
+        await asyncio.to_thread(page.end)
