@@ -137,6 +137,8 @@ def _report(failure: Failure, *, as_json: bool) -> None:
     if as_json:
         print_json({"error": failure.to_object()})
         return
+    if failure is INTERRUPTED and sys.stderr.isatty():
+        print(file=sys.stderr)  # after the question, and the ^C of the terminal
     added = failure.details.get("additional_info") or failure.details.get("label")
     print(f"Error: {for_display(failure.what, MAX_SHOWN)}", file=sys.stderr)
     if added:

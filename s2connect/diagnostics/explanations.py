@@ -93,7 +93,7 @@ _TRUST: Final = _group(
             "The certificate is expired, of another name, of an unknown authority, badly signed or weak.",
             "Check the clocks of both machines: a wrong date makes a good certificate look expired.",
             "Use the name in the URL for which the certificate was made, not an address.",
-            "A private authority is trusted with `trust_anchors` (`s2connect init --trust-anchors FILE`).",
+            "A private authority is trusted with `trust_anchors` (`s2connect config set trust-anchors FILE`).",
             "If the other side has a new certificate authority, the two have to be paired again.",
         ),
         "certificate_changed": (

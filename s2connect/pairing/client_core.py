@@ -230,7 +230,7 @@ class PairingClientAttempt:
         if self.session_url is None:
             raise PairingError(
                 "This endpoint would have to be the server of the sessions, and it runs none.",
-                hint="Give it a host name and a port with `s2connect init`.",
+                hint="Let it run one: s2connect config set server on",
             )
         fingerprint = fingerprint_map(self.ca_fingerprint) if self.ca_fingerprint else None
         details = ConnectionDetails(

@@ -178,6 +178,7 @@ def test_ctrl_c_leaves_nothing_half_and_setup_goes_on_later(tmp_path: Path, caps
         screen.type("\x03")
         assert screen.ended() == 130
         assert "Traceback" not in screen.text
+        assert screen.text.endswith("\r\nError: Stopped.\r\n"), "on a line of its own"
     assert pairings(home, capsys) == []
     trial = Running(home, command=("setup", "--home", str(home), "--trial"))
     try:
@@ -188,6 +189,21 @@ def test_ctrl_c_leaves_nothing_half_and_setup_goes_on_later(tmp_path: Path, caps
         trial.kill()
     assert pairings(home, capsys) == [], "the pairing of the trial has ended"
     assert steps("--home", str(home), "--trial")["set_up"]["made"] is False
+
+
+@pytest.mark.long
+def test_setup_leaves_the_code_of_a_sticker_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = tmp_path / "home"
+    assert main(["init", "--role", "rm", "--no-server", "--vault", "files", "--home", str(home)]) == 0
+    expires = []
+    for _ in range(2):
+        setup = Running(home, command=("setup", "--home", str(home), "--show-code", "--simulate", "nothing", "--json"))
+        try:
+            expires.append(setup.event("pairing_code")["expires_at"])
+        finally:
+            setup.kill()
+    assert expires[0] is None, "it gets one to print"
+    assert expires[1] is not None, "and another one for this time only"
 
 
 @pytest.mark.long
