@@ -23,7 +23,7 @@ from s2connect.https.server import free_port
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 CORE = 1
-"""Where all of a way runs: to wake another core costs a virtual machine more than any relay does."""
+"""Processor that a whole way runs on: to wake another core costs a virtual machine more than any relay does."""
 
 WINDOW = 16
 """Messages under way in the measurement of throughput; a broker lets 20 be."""

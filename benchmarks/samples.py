@@ -114,7 +114,7 @@ READ = {
     "medium": description(modes=2, elements=3, transitions=2),
     "large": description(modes=10, elements=7, transitions=5),
 }
-"""What is read, of about 330 bytes, 3 KB and 20 KB."""
+"""Messages that are read, of about 330 bytes, 3 KB and 20 KB."""
 
 DETAILS: dict[str, Any] = {
     "message_type": "ResourceManagerDetails",

@@ -23,7 +23,7 @@ LOW, HIGH = 0.5, 0.95  # parts of the range of the fill level between which a ba
 
 @dataclass
 class Device:
-    """What an energy manager knows of one device."""
+    """Knowledge of an energy manager about one device."""
 
     description: frbc.SystemDescription | None = None
     fill_level: float | None = None

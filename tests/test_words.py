@@ -75,6 +75,26 @@ def test_names_use_the_words_of_the_glossary() -> None:
     assert not odd, f"docs/glossary.md has the word to use in place of those in {odd}"
 
 
+def _docstrings(file: Path) -> Iterator[str]:
+    """Strings that stand as a statement: of modules, classes and functions, and those below a name."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield text
+
+
+HEADLESS = re.compile(r"(What|Whether|Who|Where|Which|How|Why)\b")
+
+
+def test_docstrings_say_what_a_thing_is_or_does() -> None:
+    roots = [CODE[0], *(REPOSITORY / name for name in ("benchmarks", "examples"))]
+    files = [file for root in roots for file in root.rglob("*.py")]
+    odd = [
+        f"{file.name}: {text.splitlines()[0]}" for file in files for text in _docstrings(file) if HEADLESS.match(text)
+    ]
+    assert not odd, "a first line is a noun ('Result of ...') or a verb ('Return ...'), and no clause without a head"
+
+
 def test_the_glossary_explains_each_word_once() -> None:
     tables = GLOSSARY.read_text("utf-8").partition("## Words that are not used")[0]
     cells = [

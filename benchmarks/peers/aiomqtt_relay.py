@@ -1,4 +1,4 @@
-"""What somebody writes in an afternoon: a WebSocket on one side, two topics on the other, nothing read or checked."""
+"""Relay as somebody writes it in an afternoon: a WebSocket and two topics, nothing read or checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the five uses share: a battery, an energy manager, and what the two say to each other.
+"""Parts that the five uses share: a battery, an energy manager, and what the two say to each other.
 
 None of it knows where the other side is, or how its messages travel: that is what differs between the uses.
 """

@@ -7,12 +7,12 @@ from typing import Any, Final
 from rich.console import RenderableType
 from rich.text import Text
 
+from s2connect.cli.bridge_rows import COLUMNS, LEGEND, Row, ended_sentence, failed_sentence, no_links, sides_of
 from s2connect.cli.show import ServiceText, listing
 from s2connect.cli.terminal import clock
 from s2connect.model.text import for_display
 from s2connect.service import events
 from s2connect.service.objects import ABSENT, name_of
-from s2connect.web.rows import COLUMNS, LEGEND, Row, ended_sentence, failed_sentence, no_links, sides_of
 
 MAX_ENDED: Final = 10
 """Pairings that have ended that are shown, the last ones."""

@@ -459,12 +459,12 @@ class Endpoint:
 
     @property
     def has_server(self) -> bool:
-        """Whether it has a server for others: not a device that only connects, and not what was opened without."""
+        """True if it has a server for others: not a device that only connects, and not what was opened without."""
         return self._serve and self.config.server
 
     @property
     def is_ready(self) -> bool:
-        """Whether it serves requests now, or could where it has no server."""
+        """True if it serves requests now, or could where it has no server."""
         return self._state.ready
 
     def history(self) -> dict[PairKey, PeerHistory]:

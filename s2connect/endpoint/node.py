@@ -138,7 +138,7 @@ class Node:
 
     @property
     def has_static_code(self) -> bool:
-        """Whether it has a static code, also while a dynamic one counts instead."""
+        """True if it has a static code, also while a dynamic one counts instead."""
         return self._pairing.has_static_code(self._local)
 
     @property

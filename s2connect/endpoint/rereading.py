@@ -25,11 +25,11 @@ MAX_BYTES = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class Reread:
-    """What became of changed files.
+    """Result of reading changed files again.
 
     Attributes:
-        changed: What is in force anew: ``certificate``, ``trust_anchors``, ``mqtt`` (password, CA or certificate).
-        failed: What could not be used, with the reason; what was in force stays so.
+        changed: Settings in force anew: ``certificate``, ``trust_anchors``, ``mqtt`` (password, CA or certificate).
+        failed: Those that could not be used, with the reason; what was in force stays so.
     """
 
     changed: list[str] = field(default_factory=list)

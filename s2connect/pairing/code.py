@@ -256,7 +256,7 @@ class TokenTable:
 
     @property
     def has_static(self) -> bool:
-        """Whether there is a static token, also while a dynamic one counts instead."""
+        """True if there is a static token, also while a dynamic one counts instead."""
         return self._static is not None
 
     def state(self, *, now: float) -> TokenState:

@@ -77,7 +77,7 @@ class OwnNode(NodeDescription):
     code_state: str = "none"
     """State of its pairing code; see :attr:`s2connect.Node.code_state`."""
     static_code: bool = False
-    """Whether it has a static code; see :attr:`s2connect.Node.has_static_code`."""
+    """True if it has a static code; see :attr:`s2connect.Node.has_static_code`."""
 
     @model_serializer(mode="wrap")
     def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -43,7 +43,7 @@ MOVED: Final = "moved.json"
 """File that seals a state directory which was moved elsewhere."""
 
 PLACES: Final = (f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", DATABASE, MOVED, SECRETS)
-"""What every restore removes: logs of writes before their database, so that none is applied to another one."""
+"""Files that every restore removes: logs of writes before their database, so that none is applied to another one."""
 
 _RESERVED = {*RUNNING, *PLACES, COMMIT, STAGED}
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")

@@ -280,7 +280,7 @@ class _Wrong:
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """What became of a log-in that wants to be checked.
+    """Result of entering a log-in: it waits for its check, or is refused.
 
     Attributes:
         log_in: It, where it waits for its check; otherwise None.

@@ -28,7 +28,7 @@ _BY_KIND: Final = {
     "not_public": "The other side has no certificate of a public authority; its operator has to mend that.",
     "storage": "Look at the disk of this machine, and at the log.",
 }
-"""What helps after an attempt to connect that failed, by the kind of the error."""
+"""Cures for an attempt to connect that failed, by the kind of the error."""
 
 
 def of_peer(state: PeerState, role: Role, error: str, sentence: str, silent_for: float | None) -> tuple[str, str]:

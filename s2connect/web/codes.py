@@ -1,4 +1,4 @@
-"""What helps a person, by the state of a pairing code. Quick to import."""
+"""Cures for a person, by the state of a pairing code. Quick to import."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ Execute = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a viewer searches for.
+    """Search of a viewer.
 
     Attributes:
         find: Among pairings and links.

@@ -13,12 +13,12 @@ import pytest
 from s2connect import Message, NodeDescription, RefuseMessage, Session
 from s2connect.bridge.counters import BRIDGE, MAX_LOGGED, OTHER, PEER, Counters
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy, Relay
+from s2connect.cli.bridge_rows import Row
 from s2connect.errors import MessageRefused
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId, Role
 from s2connect.web.metrics import Metrics
 from s2connect.web.observation import Observation
-from s2connect.web.rows import Row
 from tests.bridge.link_fixtures import answer, message
 from tests.bridge.test_bridge_bridge import FileSetup
 from tests.bridge.test_bridge_relay import CEM, NOON, RM, V1, measurement, said
