@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 
-from s2connect.store.sqlite import IN_MEMORY, SCHEMA_VERSION
+from s2connect.store.sqlite import IN_MEMORY
+from s2connect.store.sqlite_rows import SCHEMA_VERSION
 
 
 def check_database(content: bytes) -> int:

@@ -46,14 +46,22 @@ from s2connect.store.base import (
     with_candidate,
 )
 from s2connect.store.files import open_private, sync_directory, unavailable
+from s2connect.store.sqlite_rows import (
+    MIGRATIONS,
+    PAIR,
+    SAME,
+    SCHEMA,
+    SCHEMA_VERSION,
+    columns,
+    pair_columns,
+    pairing_columns,
+    pairing_of,
+)
 
 __all__ = ["SqliteStore"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-SCHEMA_VERSION = 2
-"""Version of the tables, in the database's ``user_version``."""
 
 TOKENS = "tokens-"
 """Name prefix of vault entries with the access tokens of a pairing."""
@@ -72,44 +80,6 @@ MAX_ACTIVATIONS = 256
 
 MAX_RECORDS = 512
 """Records kept in memory, some 3 KB each: a server needs that of a pair whenever a session begins."""
-
-_SCHEMA = (
-    """
-    CREATE TABLE pairing (
-        sequence INTEGER PRIMARY KEY,
-        local BLOB NOT NULL,
-        remote BLOB NOT NULL,
-        confirmed INTEGER NOT NULL,
-        communication_role TEXT NOT NULL,
-        peer BLOB NOT NULL,
-        peer_endpoint BLOB NOT NULL,
-        initiate_session_url TEXT,
-        ca_fingerprint BLOB,
-        ca_der BLOB,
-        paired_at REAL NOT NULL,
-        vault_name TEXT,
-        active_digest BLOB,
-        token_issued_at REAL,
-        UNIQUE (local, remote, confirmed)
-    )
-    """,
-    "CREATE TABLE tombstone (sequence INTEGER PRIMARY KEY, local BLOB NOT NULL, remote BLOB NOT NULL,"
-    " UNIQUE (local, remote))",
-    "CREATE TABLE refused_server (sequence INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE)",
-    "CREATE TABLE vault_journal (name TEXT PRIMARY KEY, attempts INTEGER NOT NULL DEFAULT 0)",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
-
-_MIGRATIONS = {
-    1: ("ALTER TABLE pairing ADD COLUMN token_issued_at REAL", f"PRAGMA user_version = {SCHEMA_VERSION}"),
-}
-"""Migrations of the tables from earlier versions."""
-
-_PAIR = "local = ? AND remote = ?"
-"""SQL condition for a pair of nodes, with the values of :func:`_ids`."""
-
-_SAME = f"{_PAIR} AND paired_at = ?"
-"""SQL condition for one pairing, with the values of :func:`_identity`."""
 
 Activation = tuple[Pairing, bytes, float]
 """A pairing, the digest of its new token, and the time of its issue."""
@@ -219,7 +189,7 @@ class SqliteStore:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             with self._transaction():
-                for statement in _MIGRATIONS.get(version, ()) if version else _SCHEMA:
+                for statement in MIGRATIONS.get(version, ()) if version else SCHEMA:
                     self._db.execute(statement)
             self._sweep()
         except BaseException:
@@ -337,14 +307,14 @@ class SqliteStore:
     def _rows(self, which: str, values: Sequence[object]) -> list[tuple[sqlite3.Row, Pairing]]:
         rows = self._db.execute(f"SELECT * FROM pairing {which}", values)  # noqa: S608 - constants
         try:
-            return [(row, _pairing(row)) for row in rows]
+            return [(row, pairing_of(row)) for row in rows]
         except (ValueError, TypeError, MalformedMessage) as error:
             raise StorageUnavailable(
                 f"A pairing in {self._path} cannot be understood: {error}.", hint="Restore the file from a backup."
             ) from error
 
     def _row_of(self, pairing: Pairing) -> sqlite3.Row | None:
-        found = self._db.execute(f"SELECT * FROM pairing WHERE {_SAME}", _identity(pairing))  # noqa: S608 - constants
+        found = self._db.execute(f"SELECT * FROM pairing WHERE {SAME}", pairing_columns(pairing))  # noqa: S608 - constants
         row: sqlite3.Row | None = found.fetchone()
         return row
 
@@ -363,7 +333,7 @@ class SqliteStore:
 
     @_operation("read")
     def pairings_of(self, key: PairKey) -> list[Pairing]:
-        return [pairing for _, pairing in self._rows(f"WHERE {_PAIR} ORDER BY confirmed DESC", _ids(key))]
+        return [pairing for _, pairing in self._rows(f"WHERE {PAIR} ORDER BY confirmed DESC", pair_columns(key))]
 
     @_operation("write")
     def save_pairing(
@@ -386,10 +356,10 @@ class SqliteStore:
             if name is not None:
                 self._put_tokens(name, [token, *further])
             with self._transaction():
-                self._remove(f"{_PAIR} AND confirmed = ?", (*_ids(pairing.key), pairing.confirmed))
+                self._remove(f"{PAIR} AND confirmed = ?", (*pair_columns(pairing.key), pairing.confirmed))
                 if pairing.confirmed:
                     self._supersede(pairing.key, replaced)
-                row = _columns(pairing) | {"vault_name": name, "active_digest": digest, "token_issued_at": issued_at}
+                row = columns(pairing) | {"vault_name": name, "active_digest": digest, "token_issued_at": issued_at}
                 places = f"({', '.join(row)}) VALUES (:{', :'.join(row)})"
                 self._db.execute(f"INSERT INTO pairing {places}", row)
                 self._db.execute("DELETE FROM vault_journal WHERE name = ?", (name,))
@@ -399,7 +369,7 @@ class SqliteStore:
 
     def _others(self, key: PairKey) -> list[Replaced]:
         """Return the pairings of a pair's node with other peers, with the tokens that still exist."""
-        others = self._rows("WHERE local = ? AND remote != ? ORDER BY sequence", _ids(key))
+        others = self._rows("WHERE local = ? AND remote != ? ORDER BY sequence", pair_columns(key))
         return [Replaced(pairing, self._last_tokens(row["vault_name"])) for row, pairing in others]
 
     def _last_tokens(self, name: str | None) -> tuple[AccessToken, ...]:
@@ -410,9 +380,9 @@ class SqliteStore:
             return ()
 
     def _supersede(self, key: PairKey, replaced: Sequence[Replaced]) -> None:
-        self._db.execute(f"DELETE FROM tombstone WHERE {_PAIR}", _ids(key))  # noqa: S608 - constants
+        self._db.execute(f"DELETE FROM tombstone WHERE {PAIR}", pair_columns(key))  # noqa: S608 - constants
         for other in replaced:
-            self._remove(_SAME, _identity(other.pairing))
+            self._remove(SAME, pairing_columns(other.pairing))
             self._bury(other.pairing.key)
 
     def _remove(self, where: str, values: tuple[Any, ...]) -> bool:
@@ -422,7 +392,7 @@ class SqliteStore:
         return self._db.execute(f"DELETE FROM pairing WHERE {where}", values).rowcount > 0  # noqa: S608 - constants
 
     def _bury(self, key: PairKey) -> None:
-        self._db.execute("INSERT OR REPLACE INTO tombstone (local, remote) VALUES (?, ?)", _ids(key))
+        self._db.execute("INSERT OR REPLACE INTO tombstone (local, remote) VALUES (?, ?)", pair_columns(key))
         self._db.execute(
             "DELETE FROM tombstone WHERE sequence IN"
             " (SELECT sequence FROM tombstone ORDER BY sequence DESC LIMIT -1 OFFSET ?)",
@@ -439,8 +409,8 @@ class SqliteStore:
         replaced = self._others(pairing.key) if alone else []
         try:
             with self._transaction():
-                self._remove(f"{_PAIR} AND confirmed = 1", _ids(pairing.key))
-                self._db.execute(f"UPDATE pairing SET confirmed = 1 WHERE {_SAME}", _identity(pairing))  # noqa: S608 - constants
+                self._remove(f"{PAIR} AND confirmed = 1", pair_columns(pairing.key))
+                self._db.execute(f"UPDATE pairing SET confirmed = 1 WHERE {SAME}", pairing_columns(pairing))  # noqa: S608 - constants
                 self._supersede(pairing.key, replaced)
         finally:
             self._sweep_later()
@@ -448,16 +418,16 @@ class SqliteStore:
 
     @_operation("write")
     def drop_unconfirmed(self, pairing: Pairing) -> bool:
-        return self._remove_one(f"{_SAME} AND confirmed = 0", pairing, tombstone=False)
+        return self._remove_one(f"{SAME} AND confirmed = 0", pairing, tombstone=False)
 
     @_operation("write")
     def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:
-        return self._remove_one(_SAME, pairing, tombstone)
+        return self._remove_one(SAME, pairing, tombstone)
 
     def _remove_one(self, where: str, pairing: Pairing, tombstone: bool) -> bool:
         try:
             with self._transaction():
-                removed = self._remove(where, _identity(pairing))
+                removed = self._remove(where, pairing_columns(pairing))
                 if removed and tombstone:
                     self._bury(pairing.key)
         finally:
@@ -485,16 +455,16 @@ class SqliteStore:
         with self._transaction():
             self._db.execute(
                 "UPDATE pairing SET peer = coalesce(?, peer), peer_endpoint = coalesce(?, peer_endpoint)"  # noqa: S608 - constants
-                f" WHERE {_PAIR}",
-                (node and node.to_json(), endpoint and endpoint.to_json(), *_ids(key)),
+                f" WHERE {PAIR}",
+                (node and node.to_json(), endpoint and endpoint.to_json(), *pair_columns(key)),
             )
 
     @_operation("write")
     def set_pin(self, pairing: Pairing, pin: Pin) -> None:
         with self._transaction():
             self._db.execute(
-                f"UPDATE pairing SET ca_fingerprint = ?, ca_der = ? WHERE {_SAME}",  # noqa: S608 - constants
-                (pin.ca_fingerprint, pin.ca_der, *_identity(pairing)),
+                f"UPDATE pairing SET ca_fingerprint = ?, ca_der = ? WHERE {SAME}",  # noqa: S608 - constants
+                (pin.ca_fingerprint, pin.ca_der, *pairing_columns(pairing)),
             )
 
     # Access tokens
@@ -519,10 +489,10 @@ class SqliteStore:
 
     @_operation("read")
     def _read_record(self, key: PairKey) -> Record:
-        rows = {pairing.confirmed: (pairing, row) for row, pairing in self._rows(f"WHERE {_PAIR}", _ids(key))}
+        rows = {pairing.confirmed: (pairing, row) for row, pairing in self._rows(f"WHERE {PAIR}", pair_columns(key))}
         entries = {confirmed: (pairing, row["active_digest"]) for confirmed, (pairing, row) in rows.items()}
         issued_at = rows[True][1]["token_issued_at"] if True in rows else None
-        tombstone = self._db.execute(f"SELECT 1 FROM tombstone WHERE {_PAIR}", _ids(key)).fetchone()  # noqa: S608 - constants
+        tombstone = self._db.execute(f"SELECT 1 FROM tombstone WHERE {PAIR}", pair_columns(key)).fetchone()  # noqa: S608 - constants
         record = Record(entries.get(True), entries.get(False), tombstone is not None, issued_at)
         if record.confirmed is not None:  # strangers name pairs that do not exist
             while len(self._records) >= MAX_RECORDS:
@@ -556,8 +526,8 @@ class SqliteStore:
             results = [
                 self._db.execute(
                     "UPDATE pairing SET active_digest = ?, token_issued_at = ?"  # noqa: S608 - constants
-                    f" WHERE {_SAME} AND communication_role = ?",
-                    (digest, issued_at, *_identity(pairing), CommunicationRole.SERVER),
+                    f" WHERE {SAME} AND communication_role = ?",
+                    (digest, issued_at, *pairing_columns(pairing), CommunicationRole.SERVER),
                 ).rowcount
                 > 0
                 for pairing, digest, issued_at in changes
@@ -568,53 +538,3 @@ class SqliteStore:
                 confirmed = known.confirmed[0], digest
                 self._records[pairing.key] = replace(known, confirmed=confirmed, issued_at=issued_at)
         return results
-
-
-def _ids(key: PairKey) -> tuple[bytes, bytes]:
-    return key.local.bytes, key.remote.bytes
-
-
-def _identity(pairing: Pairing) -> tuple[bytes, bytes, float]:
-    return *_ids(pairing.key), pairing.paired_at
-
-
-def _columns(pairing: Pairing) -> dict[str, Any]:
-    """Return the columns of a pairing, except for those about tokens."""
-    url, pin = pairing.initiate_session_url, pairing.pin
-    return {
-        "local": pairing.key.local.bytes,
-        "remote": pairing.key.remote.bytes,
-        "confirmed": pairing.confirmed,
-        "communication_role": pairing.communication_role.value,
-        "peer": pairing.peer.to_json(),
-        "peer_endpoint": pairing.peer_endpoint.to_json(),
-        "initiate_session_url": None if url is None else str(url),
-        "ca_fingerprint": None if pin is None else pin.ca_fingerprint,
-        "ca_der": None if pin is None else pin.ca_der,
-        "paired_at": pairing.paired_at,
-    }
-
-
-@functools.lru_cache(maxsize=256)
-def _own_node(data: bytes) -> NodeId:
-    return NodeId(uuid.UUID(bytes=data))
-
-
-@functools.lru_cache(maxsize=256)
-def _endpoint(data: bytes) -> EndpointDescription:
-    """Read a description. Many pairings have the same."""
-    return EndpointDescription.from_own_json(data)
-
-
-def _pairing(row: sqlite3.Row) -> Pairing:
-    url, fingerprint = row["initiate_session_url"], row["ca_fingerprint"]
-    return Pairing(
-        key=PairKey(_own_node(row["local"]), NodeId(uuid.UUID(bytes=row["remote"]))),
-        communication_role=CommunicationRole(row["communication_role"]),
-        peer=NodeDescription.from_own_json(row["peer"]),
-        peer_endpoint=_endpoint(row["peer_endpoint"]),
-        initiate_session_url=None if url is None else BaseUrl(url),
-        pin=None if fingerprint is None else Pin(fingerprint, row["ca_der"]),
-        paired_at=row["paired_at"],
-        confirmed=bool(row["confirmed"]),
-    )

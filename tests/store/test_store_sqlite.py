@@ -21,7 +21,8 @@ from s2connect.errors import InsecurePermissions, NotPaired, PairingsLost, Stora
 from s2connect.model.roles import CommunicationRole
 from s2connect.store.base import Pin, Vault, token_digest
 from s2connect.store.memory import MemoryVault
-from s2connect.store.sqlite import SCHEMA_VERSION, SqliteStore
+from s2connect.store.sqlite import SqliteStore
+from s2connect.store.sqlite_rows import SCHEMA_VERSION
 from s2connect.store.vault import FileVault
 from tests.store.store_examples import CLIENT, SERVER, active_digest, contents, key, pairing, token
 
