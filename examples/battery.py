@@ -150,7 +150,7 @@ async def main(home: str, url: str = "", code: str = "") -> None:
         endpoint.supervisor.keep(lambda: live(battery), "battery")
         if url:
             await node.pair(url, code)
-        node.show_codes(lambda code: print("Pair at", endpoint.pairing_url, "with the code", code.grouped, flush=True))
+        node.show_codes(lambda code: print("Pair at", endpoint.pairing_url, "with the code", code.shown, flush=True))
         await endpoint.run_until_stopped()
 
 

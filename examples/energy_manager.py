@@ -101,7 +101,7 @@ async def main(home: str) -> None:
         node = endpoint.node()
         node.handle(make_handlers())
         node.show_codes(
-            lambda code: print("Pair at", endpoint.pairing_url, "with the code", code.grouped, flush=True), always=True
+            lambda code: print("Pair at", endpoint.pairing_url, "with the code", code.shown, flush=True), always=True
         )
         await endpoint.run_until_stopped()
 

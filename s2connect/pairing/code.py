@@ -156,11 +156,6 @@ class PairingCode:
     def __str__(self) -> str:
         return f"{self.alias}-{self.token.reveal()}" if self.alias else self.token.reveal()
 
-    @property
-    def grouped(self) -> str:
-        """The code as people read it best: with a blank after every four characters."""
-        return in_groups(str(self))
-
 
 def in_groups(code: str) -> str:
     """Return a code with a blank after every four characters of a token of our form; others as they are."""

@@ -157,10 +157,6 @@ def _bridge(bridge: Bridge) -> Iterator[Metric]:
     failed = _gauge("bridge_routes_failed", "Routes of the file that do not run.")
     failed.add_metric([], len(bridge.failed))
     yield failed
-    tasks = _counter("bridge_task_failures", "Background tasks that failed, by what they do.", "task")
-    for task, number in bridge.endpoint.supervisor.failures.counts.items():
-        tasks.add_metric([task], number)
-    yield tasks
 
 
 def _gauge(name: str, what: str, *labels: str) -> GaugeMetricFamily:

@@ -161,6 +161,7 @@ async def test_every_metric_of_a_bridge_is_in_the_documents_and_its_histogram_is
             table["s2connect_pairings"] = set()  # nor a node
             del table["s2connect_certificate_expires_seconds"]  # nor a server of S2 Connect
             assert names == table
+            assert [name for name in names if "task_failures" in name] == ["s2connect_task_failures_total"]
             await device.close()
             await manager.close()
             await until(lambda: numbers(observation)["s2connect_bridge_links"][("route", "old"), ("state", "up")] == 0)
