@@ -265,6 +265,14 @@ def test_the_page_on_architecture_names_the_same_parts_in_the_same_layers() -> N
             assert LAYERS.get(name) == int(number), name
 
 
+def test_the_page_on_architecture_has_every_core_and_every_file_of_the_endpoint() -> None:
+    """Those of MQTT stand there as what the channel imports."""
+    text = (REPOSITORY / "docs" / "architecture.md").read_text("utf-8")
+    lacking = [core for core in CORES if core not in text and not core.startswith("transports/mqtt/")]
+    endpoint = [file.name for file in (ROOT / "endpoint").glob("*.py") if file.name != "__init__.py"]
+    assert not lacking + [name for name in endpoint if f"`{name}`" not in text]
+
+
 def test_only_the_command_knows_terminals() -> None:
     of_terminals = {"typer", "rich"}
     wrong = [
