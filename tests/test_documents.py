@@ -11,6 +11,7 @@ import pytest
 
 from s2connect import RefuseMessage
 from s2connect.messages.envelope import read_message
+from s2connect.pairing.code import in_groups
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "messages.md"
 
@@ -72,3 +73,14 @@ def test_the_page_on_architecture_names_files_that_are_there() -> None:
     for path in re.findall(r"`([\w/]+\.py)`", (DOCUMENT.parent / "architecture.md").read_text("utf-8")):
         places = [root, root / "s2connect"]
         assert "/" not in path or any((place / path).is_file() for place in places), path
+
+
+def test_pairing_codes_in_the_documents_have_the_form_of_ours() -> None:
+    root = DOCUMENT.parents[1]
+    found = []
+    for document in [root / "README.md", *(root / "docs").rglob("*.md")]:
+        for block in re.findall(r"```text\n(.*?)```", document.read_text("utf-8"), re.DOTALL):
+            found += re.findall(r"[Cc]ode\b[^\n]{0,40}? ((?=[A-Z]*[0-9])[0-9A-Z]{4}[0-9A-Z ]{7,}[0-9A-Z])\b", block)
+    assert found
+    odd = [code for code in found if in_groups(code.replace(" ", "")).count(" ") != 2]
+    assert not odd
