@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Any
 
@@ -24,11 +24,11 @@ from s2connect.model.text import for_display, span
 from s2connect.service import events
 from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes
 from s2connect.service.objects import ABSENT, EndedEntry, NodeEntry, OwnNode, PairingEntry, name_of
+from s2connect.web.advice import EXPIRES_SOON
 from s2connect.web.codes import CODES, OVER
 from s2connect.web.facts import CodeState
 
 MAX_TABLE_ROWS = 200  # beyond which rows are not wrapped
-EXPIRES_SOON = timedelta(days=30)  # before which an operator is advised to renew a certificate
 MAX_ENDED = 10  # pairings that have ended that are shown, the last ones
 TABLE_WIDTH = 100  # columns of a terminal from which on a table of pairings can be read
 
@@ -429,7 +429,7 @@ def records_block(records: list[dict[str, Any]], width: int) -> RenderableType:
 def certificate_line(leaf: CertificateFacts, now: datetime, *, own_ca: bool) -> str:
     """Return until when a certificate is valid, with the next step where its operator has to renew it soon."""
     line = f"{'EXPIRED since' if leaf.expired else 'valid until'} {when(leaf.not_after)}"
-    soon = datetime.fromisoformat(leaf.not_after) - now < EXPIRES_SOON
+    soon = (datetime.fromisoformat(leaf.not_after) - now).total_seconds() < EXPIRES_SOON
     return f"{line}; renew its files, then: s2connect reload" if soon and not own_ca else line
 
 

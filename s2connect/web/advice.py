@@ -10,7 +10,7 @@ from s2connect.model.common import Role
 from s2connect.model.text import span
 from s2connect.web.facts import PeerState
 
-EXPIRES_SOON: Final = 21 * 86_400.0
+EXPIRES_SOON: Final = 30 * 86_400.0
 """Seconds before its end at which a certificate of an operator needs attention."""
 
 NAMES: Final = {Role.RM: "the device", Role.CEM: "the energy manager"}

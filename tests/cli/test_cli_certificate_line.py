@@ -8,6 +8,7 @@ import pytest
 
 from s2connect.cli.show import certificate_line
 from s2connect.endpoint.certificate import CertificateFacts
+from s2connect.web.advice import of_certificate
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -16,6 +17,8 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
     ("days", "own_ca", "begin", "advised"),
     [
         (90, False, "valid until", False),
+        (31, False, "valid until", False),
+        (25, False, "valid until", True),
         (10, False, "valid until", True),
         (10, True, "valid until", False),  # the service renews it
         (-1, False, "EXPIRED since", True),
@@ -27,3 +30,4 @@ def test_the_operator_is_advised_to_renew_in_time(days: int, own_ca: bool, begin
     line = certificate_line(leaf, NOW, own_ca=own_ca)
     assert line.startswith(begin)
     assert ("s2connect reload" in line) == advised
+    assert bool(of_certificate(days * 86_400.0, own_ca=own_ca)) == advised, "the page says so, too"
