@@ -138,6 +138,7 @@ class _Step(Generic[_W]):
 
 
 _BAD_REQUEST = Reply(400)
+_NO_NODE = refusal(PairingErrorReason.NODE_NOT_FOUND, "There is no such node here.")
 
 
 class PairingServer:
@@ -238,7 +239,7 @@ class PairingServer:
             if request.node_id is not None
             else endpoint.by_alias(request.node_id_alias or "")
         )
-        return node or refusal(PairingErrorReason.NODE_NOT_FOUND, "There is no such node here.")
+        return node or _NO_NODE
 
     def _expecting(self, endpoint: LocalEndpoint, client: NodeId, *, now: float) -> LocalNode | None:
         """Return the one node where the client's code was typed; an order to pair by long-polling does not name it."""
@@ -250,13 +251,20 @@ class PairingServer:
     def wait(self, queued: Queued, *, now: float) -> float | Reply | None:
         """Take this request's turn and return None if it has come; otherwise return the time at which to call again.
 
-        It is a 503 where its place was given to somebody else; :meth:`abandon` it then.
+        It is a 503 where its place was given to somebody else, and a refusal where the node was removed meanwhile;
+        :meth:`abandon` it then.
         """
+        if self._is_removed(queued.node):
+            return _NO_NODE
         return BUSY if queued.turn.displaced else self._limiter(queued.node.id).wait(queued.turn, now=now)
+
+    def _is_removed(self, node: LocalNode) -> bool:
+        return node.id not in self._endpoint().nodes
 
     def abandon(self, queued: Queued) -> None:
         """Drop a queued request: its connection or this server is closing."""
-        self._limiter(queued.node.id).leave(queued.turn)
+        if (limiter := self._limiters.get(queued.node.id)) is not None:  # that of a removed node is gone
+            limiter.leave(queued.turn)
         self._left(queued.turn.source)
 
     def answer(self, queued: Queued, *, now: float, entropy: bytes) -> Reply | Answer:
@@ -306,6 +314,8 @@ class PairingServer:
             return same
         if now >= answer.expires_at:
             return BUSY  # a claim lives as long as the attempt would have
+        if self._is_removed(queued.node):
+            return _NO_NODE
         endpoint = self._endpoint()
         reply = Reply(
             200,

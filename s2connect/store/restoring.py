@@ -79,8 +79,13 @@ def stage(home: Path, files: Mapping[str, bytes], secrets: Mapping[str, bytes], 
     """Write a new state beside the old one, durably; the old one counts until :func:`commit`.
 
     Raises:
-        StorageUnavailable: It could not be written; nothing has changed.
+        StorageUnavailable: It could not be written, or a directory is in the place of a file; nothing has changed.
     """
+    for name in files:
+        if (place := home / name).is_dir() and not place.is_symlink():  # no file could ever take its place
+            raise StorageUnavailable(
+                f"{place} is a directory, and the backup has a file of that name.", hint="Move the directory elsewhere."
+            )
     staged = home / STAGED
     try:
         _remove_tree(staged)

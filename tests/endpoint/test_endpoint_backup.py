@@ -17,7 +17,7 @@ import pytest
 from s2connect import Endpoint, EndpointConfig, Home, NodeConfig, Role, create_home
 from s2connect.endpoint import backup
 from s2connect.endpoint.backup import back_up, move, read_backup, restore, undo_move
-from s2connect.errors import BackupRefused, HomeInUse, HomeMoved, UsageError
+from s2connect.errors import BackupRefused, HomeInUse, HomeMoved, StorageUnavailable, UsageError
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.store.backup_file import Contents, seal
@@ -108,6 +108,18 @@ def test_what_is_in_the_way_is_refused_and_nothing_is_changed(tmp_path: Path) ->
     restore(tmp_path / "b", made.file, PHRASE, replace=True)
     assert state(tmp_path / "b") == ("first", ["token-of-first"], 1)
     assert not (tmp_path / "b" / "page.json").exists(), "of the old state"
+
+
+def test_a_directory_in_the_place_of_a_file_is_refused_and_the_old_state_goes_on(tmp_path: Path) -> None:
+    make(tmp_path / "new", "new")
+    make(tmp_path / "old", "old", number=2)
+    (tmp_path / "new" / "notes").touch(0o600)
+    (tmp_path / "old" / "notes").mkdir()
+    before = state(tmp_path / "old")
+    made = asyncio.run(back_up(tmp_path / "new", PHRASE))
+    with pytest.raises(StorageUnavailable, match="notes is a directory"):
+        restore(tmp_path / "old", made.file, PHRASE, replace=True)
+    assert state(tmp_path / "old") == before
 
 
 @pytest.mark.parametrize(

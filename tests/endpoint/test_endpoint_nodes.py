@@ -121,6 +121,22 @@ async def test_a_node_whose_peer_cannot_be_reached_stays_unless_it_is_to_be_forg
     assert (len(rm.nodes), len(await rm.pairings())) == (1, 0)
 
 
+@pytest.mark.rule("PAIR-01", "PAIR-02")
+async def test_requests_that_wait_for_their_turn_at_a_node_that_is_removed_are_refused(
+    cem: Endpoint, rm: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = await cem.create_node(thing(Role.CEM))
+    tries = [asyncio.create_task(rm.node().pair(cem.pairing_url, "2-AAAABBBBCCCC"), name="try") for _ in range(3)]
+    core = cem._pairing.server  # only there is seen that they wait
+    async with within(10):
+        await until(lambda: core._in_flight.total() == 3)
+        await cem.remove_node(gone.id)
+        ends = await asyncio.gather(*tries, return_exceptions=True)
+    assert [end.reason for end in ends if isinstance(end, PairingRefused)] == ["NodeNotFound"] * 3
+    assert core._in_flight.total() == 0
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_codes_of_a_removed_node_are_not_shown_any_more(rm: Endpoint) -> None:
     gone = await rm.create_node(thing())
     shown: list[PairingCode] = []
