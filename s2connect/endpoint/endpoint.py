@@ -383,7 +383,10 @@ class Endpoint:
         async with self._config_lock:
             wanted = await asyncio.to_thread(change, await self._stored())
             await asyncio.to_thread(self._home.write_private, CONFIG_FILE, wanted.to_json())
-            self._state.config = self.config.model_copy(update={"nodes": wanted.nodes, "name": wanted.name})
+            stored = {node.id: node for node in wanted.nodes}
+            # Those that a person has added to the file, or removed there, come and go with the next opening.
+            nodes = tuple(stored.get(node.id, node) for node in self.config.nodes)
+            self._state.config = self.config.model_copy(update={"nodes": nodes, "name": wanted.name})
             self._state.local = self._state.config.endpoint()
 
     async def _stored(self) -> EndpointConfig:

@@ -137,6 +137,21 @@ async def test_requests_that_wait_for_their_turn_at_a_node_that_is_removed_are_r
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+async def test_nodes_that_a_person_changed_in_the_file_come_and_go_with_the_next_start(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    await asyncio.to_thread(create_home, home, lan_config(Role.CEM, vault="files"))
+    async with Endpoint.open(home) as endpoint:
+        await endpoint.create_node(thing())
+        first, gone = endpoint.config.nodes
+        edited = endpoint.config.model_copy(update={"nodes": (first, thing(alias="X"))})
+        await asyncio.to_thread(Home.open(home).write_private, "config.json", edited.to_json())
+        await endpoint.change_settings(lambda config: config.model_copy(update={"name": "Cellar"}))
+        assert (endpoint.config.name, list(endpoint.nodes)) == ("Cellar", [first.id, gone.id])
+        assert [node.id for node in endpoint.config.nodes] == list(endpoint.nodes)
+        assert endpoint.nodes[gone.id].description.role is Role.RM
+    assert read_config(Home.open(home)).nodes == edited.nodes
+
+
 async def test_codes_of_a_removed_node_are_not_shown_any_more(rm: Endpoint) -> None:
     gone = await rm.create_node(thing())
     shown: list[PairingCode] = []
