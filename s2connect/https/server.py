@@ -211,6 +211,8 @@ class HttpsServer:
         loop = asyncio.get_running_loop()
         now, address = loop.time(), request.remote or ""
         if hdrs.AUTHORIZATION not in request.headers:
+            if not self._is_charged(request):
+                return True
             if not self._limiter.allows(address, now=now):
                 return False
             self._limiter.charge(address, READ_COST if request.method == hdrs.METH_GET else STRANGER_COST, now=now)
@@ -232,8 +234,12 @@ class HttpsServer:
         response.headers.popall(hdrs.SERVER, None)
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
         refused = 400 <= response.status < 500 and response.status != 429
-        if refused and hdrs.AUTHORIZATION not in request.headers:
+        if refused and hdrs.AUTHORIZATION not in request.headers and self._is_charged(request):
             self._limiter.charge(request.remote or "", REFUSED_COST, now=asyncio.get_running_loop().time())
+
+    def _is_charged(self, request: web.Request) -> bool:
+        """Return whether a request without a bearer is charged to its address."""
+        return True
 
 
 def _is_encoded(request: web.Request) -> bool:

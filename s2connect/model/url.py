@@ -67,6 +67,23 @@ def is_public_address(text: str) -> bool:
     return address.is_global and not address.is_multicast
 
 
+_LOCAL = [
+    ipaddress.ip_network(each)
+    for each in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10")
+] + [ipaddress.ip_network(each) for each in ("::1/128", "fe80::/10", "fc00::/7")]
+
+
+def is_local_address(text: str) -> bool:
+    """Return whether an IP address is one that only a local network has.
+
+    Others are neither public nor local: Teredo and 6to4, for instance, come from the internet.
+    """
+    address = address_of(text)
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    return address is not None and any(address in network for network in _LOCAL)
+
+
 def _is_local(host: str) -> bool:
     """Return whether a host is in the local network: by its name, or an address that is not of the internet."""
     if address_of(host) is not None:

@@ -247,13 +247,13 @@ MAX_NETWORKS: Final = 1024
 """Networks whose wrong passwords are counted; the one that was wrong longest ago is forgotten first."""
 
 MAX_TRUSTED: Final = 64
-"""Networks that are remembered for a right password."""
+"""Addresses that are remembered for a right password."""
 
 CROWD: Final = 30
 """Wrong passwords of all networks together beyond which one is checked every ``CROWD_PACE`` seconds."""
 
 CROWD_PACE: Final = 1.0
-"""Seconds between two checks while many are wrong. Networks that were right before do not wait."""
+"""Seconds between two checks while many are wrong. Addresses that were right before do not wait."""
 
 MAX_WAITING: Final = 16
 """Log-ins that wait for their check."""
@@ -261,10 +261,11 @@ MAX_WAITING: Final = 16
 
 @dataclass(eq=False, slots=True)
 class LogIn:
-    """An attempt to log in by password."""
+    """An attempt to log in by password. ``network`` is what its wrong passwords are counted for."""
 
     network: str
     number: int
+    address: str
 
 
 @dataclass(slots=True)
@@ -297,8 +298,9 @@ class LogInLimiter:
     """Limits log-ins by password: one check at a time, and growing waits for networks that were wrong.
 
     A network is one IPv4 address, or one /64 of IPv6. Strangers do not lock others out: among the log-ins that wait,
-    those of networks that were right before come first, then those with the fewest wrong passwords; and with these a
-    newcomer takes the place of others where no place is left.
+    those of addresses that were right before come first, then those with the fewest wrong passwords; and with these a
+    newcomer takes the place of others where no place is left. An address that was right before is counted by itself: in
+    IPv6 all devices of a house are one network.
     """
 
     def __init__(self) -> None:
@@ -310,16 +312,19 @@ class LogInLimiter:
         self._next_check = 0.0
         self._entered = 0
 
-    def enter(self, network: str, *, now: float) -> Entered:
-        """Let a log-in wait for its check, or refuse it."""
+    def enter(self, network: str, *, now: float, address: str = "") -> Entered:
+        """Let a log-in wait for its check, or refuse it. ``address`` is the one within the network."""
         self._forget(now)
+        address = address or network
+        if address in self._trusted:
+            network = address
         wrong = self._wrong.get(network)
         if wrong is not None and (wait := wrong.wait_until() - now) > 0:
             return Entered(None, wait)
         if network in self._waiting or (self._checked is not None and self._checked.network == network):
             return Entered(None, 1.0)
         self._entered += 1
-        log_in, displaced = LogIn(network, self._entered), None
+        log_in, displaced = LogIn(network, self._entered, address), None
         if len(self._waiting) >= MAX_WAITING:
             last = max(self._waiting.values(), key=self._rank)
             if self._rank(log_in)[:2] >= self._rank(last)[:2]:
@@ -336,7 +341,7 @@ class LogInLimiter:
         if self._checked is not None or not self._waiting:
             return None, None
         log_in = min(self._waiting.values(), key=self._rank)
-        if log_in.network not in self._trusted and (wait := self._next_check - now) > 0:
+        if log_in.address not in self._trusted and (wait := self._next_check - now) > 0:
             return None, wait
         self._checked = self._waiting.pop(log_in.network)
         return log_in, None
@@ -351,8 +356,8 @@ class LogInLimiter:
             return
         if right:
             self._wrong.pop(log_in.network, None)
-            self._trusted[log_in.network] = None
-            self._trusted.move_to_end(log_in.network)
+            self._trusted[log_in.address] = None
+            self._trusted.move_to_end(log_in.address)
             while len(self._trusted) > MAX_TRUSTED:
                 self._trusted.popitem(last=False)
             return
@@ -376,7 +381,7 @@ class LogInLimiter:
         return len(self._wrong)
 
     def _rank(self, log_in: LogIn) -> tuple[bool, int, int]:
-        return log_in.network not in self._trusted, self.wrong(log_in.network), log_in.number
+        return log_in.address not in self._trusted, self.wrong(log_in.network), log_in.number
 
     def _forget(self, now: float) -> None:
         while self._wrong and next(iter(self._wrong.values())).last + FORGIVEN_AFTER <= now:
@@ -398,6 +403,9 @@ def is_of_this_page(origin: str | None, fetch_site: str | None, own_origin: str)
     return origin is None or origin == own_origin
 
 
-def may_read(fetch_site: str | None, fetch_mode: str | None) -> bool:
-    """Return whether a request that only reads may be answered: pages of other sites may link here, not load."""
-    return fetch_site in (None, "same-origin", "none") or fetch_mode == "navigate"
+def may_read(fetch_site: str | None, fetch_dest: str | None) -> bool:
+    """Return whether a request that only reads may be answered: pages of other sites may link here, not load or embed.
+
+    The arguments are ``Sec-Fetch-Site`` and ``Sec-Fetch-Dest``.
+    """
+    return fetch_site in (None, "same-origin", "none") or fetch_dest == "document"

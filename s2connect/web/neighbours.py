@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +11,7 @@ from s2connect import Endpoint
 from s2connect.discovery.resolve import is_local_name
 from s2connect.errors import NotReachable, S2ConnectError
 from s2connect.model.common import Deployment, NodeDescription, NodeId
-from s2connect.model.url import BaseUrl
+from s2connect.model.url import BaseUrl, is_local_address
 from s2connect.web.facts import FoundFacts
 
 if TYPE_CHECKING:
@@ -122,9 +121,4 @@ class Neighbours:
 
 def _is_near(host: str) -> bool:
     """Return whether a host is in the local network by its name or address."""
-    if is_local_name(host):
-        return True
-    try:
-        return not ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_global
-    except ValueError:
-        return False
+    return is_local_name(host) or is_local_address(host.strip("[]"))

@@ -25,6 +25,7 @@ from s2connect.https.own_addresses import own_addresses
 from s2connect.https.rate import network_of
 from s2connect.https.server import Handler, HttpsServer, bearer_proved, is_loopback, read_body
 from s2connect.model.log_limiter import LogLimiter
+from s2connect.model.url import is_local_address
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
 from s2connect.web.access import (
@@ -294,17 +295,28 @@ class PageServer(HttpsServer):
             if not self._is_our_host(request.host):
                 # A web page had its own name lead here (DNS rebinding).
                 return web.Response(status=421, text=f"The page is at {self.url}\n")
-            site, mode = request.headers.get("Sec-Fetch-Site"), request.headers.get("Sec-Fetch-Mode")
-            if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
-                allowed = may_read(site, mode)
-            else:
-                origin = f"{'http' if self.is_local else 'https'}://{request.host}"
-                allowed = is_of_this_page(request.headers.get(hdrs.ORIGIN), site, origin)
-            if not allowed:
+            if not self._is_of_allowed_site(request):
                 return web.Response(status=403, text="The request comes from another site.\n")
             return await handler(request)
 
         return handle
+
+    def _is_of_allowed_site(self, request: web.Request) -> bool:
+        site, dest = request.headers.get("Sec-Fetch-Site"), request.headers.get("Sec-Fetch-Dest")
+        if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
+            return may_read(site, dest)
+        origin = f"{'http' if self.is_local else 'https'}://{request.host}"
+        return is_of_this_page(request.headers.get(hdrs.ORIGIN), site, origin)
+
+    def _is_charged(self, request: web.Request) -> bool:
+        """Charge nothing for pages of other sites, which are refused at once: the browser of the viewer sends them."""
+        return self._is_of_allowed_site(request)
+
+    async def _in_turn(self, request: web.Request, current: Any) -> bool:
+        """Serve those who are logged in also where strangers behind their address have used up what it has."""
+        if await super()._in_turn(request, current):
+            return True
+        return hdrs.AUTHORIZATION not in request.headers and await self._session(request) is not None
 
     def _is_our_host(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
@@ -326,7 +338,7 @@ class PageServer(HttpsServer):
             return False
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
-        if not ip.is_global:
+        if is_local_address(str(ip)):
             return True
         if ip.version == 4:
             return False
@@ -390,8 +402,8 @@ class PageServer(HttpsServer):
             if self._password is None:
                 return self._log_in_response(403, "No password is set: use a one-time link.")
             user = await self._user(request)
-            network = network_of(request.remote or "") if user is None else f"user {user} of this machine"
-            entered = self._log_ins.enter(network, now=_now())
+            address = request.remote or "" if user is None else f"user {user} of this machine"
+            entered = self._log_ins.enter(network_of(address), now=_now(), address=address)
             right, wait = False, entered.retry_after
             if entered.displaced is not None:
                 self._verified.pop(entered.displaced)[1].set_result(None)

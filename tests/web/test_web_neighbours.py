@@ -71,7 +71,7 @@ async def test_a_stranger_who_advertises_makes_this_endpoint_ask_nobody_elsewher
         assert asks("https://battery.local:8443/pairing/", LOOK_EVERY)
         assert asks("https://192.168.1.5:8443/pairing/", 0.0)
         assert asks("https://[fe80::1]:8443/pairing/", 0.0)
-        for elsewhere in ("victim.example", "8.8.8.8", "[2001:4860:4860::8888]"):
+        for elsewhere in ("victim.example", "8.8.8.8", "[2001:4860:4860::8888]", "[2001:0:808:808::1]"):
             assert not asks(f"https://{elsewhere}/pairing/", 0.0)
         assert not asks(str(endpoint.pairing_url), 0.0), "itself"
         for number in range(2 * MAX_FOUND):

@@ -16,6 +16,7 @@ import pytest
 
 from s2connect.errors import ConfigurationError
 from s2connect.https import connection as https_connection
+from s2connect.https import rate
 from s2connect.https import server as https_server
 from s2connect.https.server import is_loopback
 from s2connect.store.home import Home
@@ -264,6 +265,8 @@ async def test_the_page_follows_the_certificate_of_the_endpoint() -> None:
         ("::ffff:8.8.8.8", False),
         ("8.8.8.8", False),
         ("2606:4700::1111", False),
+        ("2001:0:808:808::1", False),
+        ("2002:808:808::1", False),
         ("", False),
         ("x", False),
     ],
@@ -341,10 +344,32 @@ async def test_a_post_without_the_token_of_the_session_does_nothing() -> None:
             assert response.status == 200
 
 
+async def test_pages_of_other_sites_do_not_use_up_what_their_viewer_may_ask() -> None:
+    async with within(30), serving() as served, served.browser() as http:
+        served.server._limiter = rate.AddressLimiter(burst=20.0, refill=0.001)
+        for _ in range(40):
+            async with http.post("/act", data="x", headers={"Sec-Fetch-Site": "cross-site"}) as response:
+                assert response.status == 403
+        async with http.get("/metrics", headers={"Via": "x"}) as response:  # as somebody who is not logged in
+            assert response.status == 401
+
+
+@linux
+async def test_who_is_logged_in_is_served_where_strangers_have_used_up_what_the_address_has() -> None:
+    async with within(30), serving() as served, served.browser() as http:
+        served.server._limiter = rate.AddressLimiter(burst=20.0, refill=0.001)
+        for _ in range(40):
+            async with http.get("/nowhere", headers={"Via": "x"}) as response:
+                await response.read()
+        assert response.status == 429
+        async with http.post("/act", json={"csrf": await csrf_of(http)}) as response:
+            assert response.status == 200
+
+
 async def test_another_site_loads_nothing_and_may_link_here() -> None:
     async with within(20), serving() as served, served.browser() as http:
-        for mode, status in (("no-cors", 403), ("cors", 403), ("navigate", 200)):
-            headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode}
+        for dest, status in (("image", 403), ("empty", 403), ("iframe", 403), ("document", 200)):
+            headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": dest}
             async with http.get("/healthz", headers=headers) as response:
                 assert response.status == status
                 assert not [name for name in response.headers if name.startswith("Access-Control")]
