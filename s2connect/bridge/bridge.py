@@ -164,6 +164,7 @@ class Bridge:
         ) as endpoint:
             made = cls(config, endpoint, identity.id, on_change, record)
             try:
+                await endpoint.keep_settings()  # other commands read them in the home
                 for route in config.routes:
                     await made._begin(route)
                 await made._remember(config)

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from s2connect import EndpointConfig, MqttSettings, first_fault, for_display, read_private
+from s2connect import EndpointConfig, MqttSettings, PageSettings, first_fault, for_display, read_private
 from s2connect.bridge.config import (
     ConfiguredDevices,
     EndpointSection,
@@ -93,6 +93,10 @@ class _Checker:
             self._anchors(section.trust_anchors)
         if isinstance(section, EndpointSection | Listening):
             self._identity(section.certificate, section.private_key)
+        if isinstance(section, EndpointSection):
+            self._endpoint(section)
+        if isinstance(section, PageSettings):
+            self._address("bind", section.bind)
         if isinstance(section, Listening):
             self._listening(section)
         if isinstance(section, MqttPeer):
@@ -138,6 +142,24 @@ class _Checker:
             except ValueError:
                 self._add(name, f"{shown} does not hold 32 random bytes in Base64")
 
+    def _endpoint(self, section: EndpointSection) -> None:
+        if section.bind is not None:
+            self._address("bind", section.bind, every=None)
+        if section.host is not None:
+            try:
+                EndpointConfig(host=section.host)
+            except ValidationError as error:
+                self._add("host", f"host: {first_fault(error)[1]}")
+
+    def _address(self, name: str, address: str, *, every: str | None = "*") -> None:
+        from s2connect.transports import check_bind  # loads the server
+
+        if address != every:
+            try:
+                check_bind(address)
+            except S2ConnectError as error:
+                self._add(name, f"{name}: {error.what.rstrip('.')}")
+
     def _anchors(self, file: Path | None) -> None:
         if file is not None and is_file(file):
             try:
@@ -159,6 +181,7 @@ class _Checker:
                 self._add("certificate", error.what)
 
     def _listening(self, side: Listening) -> None:
+        self._address("host", side.host)
         if side.certificate is not None or is_this_machine(side.host):
             return
         if side.allow_unencrypted:

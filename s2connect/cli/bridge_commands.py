@@ -25,7 +25,8 @@ from s2connect.cli.terminal import (
     tell,
     with_options,
 )
-from s2connect.errors import NotInitialised, UsageError
+from s2connect.errors import NotInitialised, S2ConnectError, UsageError
+from s2connect.service.bridge_advice import in_bridge
 from s2connect.service.failures import NO_SERVICE, ExitCode, Failure
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def run(
         raise UsageError("--record-only needs --record LOG.")
     show_codes = not options.as_json and sys.stdout.isatty()
     work = run_bridge(file, form, show_codes=show_codes, record=record, only=record_only or ())
-    return ExitCode(_of_file(work, options, loop="uvloop" if uvloop else loop))
+    return ExitCode(_of_file(work, file, options, loop="uvloop" if uvloop else loop))
 
 
 @with_options("s2connect bridge check bridge.toml", home=False)
@@ -86,14 +87,14 @@ def check(options: Options, file: FileArgument) -> ExitCode:
     """
     from s2connect.bridge.config_file import load
 
-    config, warnings = _of_file(asyncio.to_thread(load, file), options)
+    config, warnings = _of_file(asyncio.to_thread(load, file), file, options)
     routes = ", ".join(f"{r.name} ({r.devices.type} -> {r.manager.type})" for r in config.routes)
     sentences = [*(f"{file}: {warning}" for warning in warnings), f"{file} can be used. Routes: {routes}."]
     options.report({"file": str(file), "home": str(config.home), "problems": warnings}, *sentences)
     return ExitCode.OK
 
 
-def _of_file(work: Coroutine[Any, Any, Any], options: Options, *, loop: LoopChoice = "asyncio") -> Any:
+def _of_file(work: Coroutine[Any, Any, Any], file: Path, options: Options, *, loop: LoopChoice = "asyncio") -> Any:
     """Run work on a file; its mistakes get a line each."""
     from s2connect.bridge.problems import BridgeFileError
 
@@ -106,6 +107,9 @@ def _of_file(work: Coroutine[Any, Any, Any], options: Options, *, loop: LoopChoi
         what = f"{error.file} has {counted(sum(problem.fatal for problem in error.problems), 'mistake')}."
         details = {"problems": error.problems}
         raise Failure(error.kind, what, error.hint, code=ExitCode.USAGE, details=details) from None
+    except S2ConnectError as error:
+        error.hint = in_bridge(error.hint, str(file))
+        raise
 
 
 @with_options("s2connect bridge status bridge.toml --watch")

@@ -25,7 +25,7 @@ from s2connect.errors import UsageError
 from s2connect.service.event_loop import LoopChoice, new_event_loop
 from s2connect.service.failures import ExitCode, Failure
 from s2connect.service.logs import LogFormat, log_to_stderr
-from s2connect.store.home import HOME_VARIABLE, default_home, expanded
+from s2connect.store.home import HOME_VARIABLE, Home, default_home, expanded
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -101,6 +101,9 @@ def home_path(home: Path | None) -> Path:
 named_home: ContextVar[Path | None] = ContextVar("named_home", default=None)
 """State directory of the option ``--home`` of the running command."""
 
+_used_home: ContextVar[Path | None] = ContextVar("used_home", default=None)
+"""State directory of the running command; None for one that has none."""
+
 _ON_A_HOME = re.compile(
     r"\bs2connect (?:(?:config|node|page) [a-z]+|serve|setup|pair|code|pairings|unpair|status|reload|certificate|doctor"
     r"|backup|move)\b(?![^`,;.\n]* --home)"
@@ -108,8 +111,19 @@ _ON_A_HOME = re.compile(
 
 
 def with_home(text: str) -> str:
-    """Return a text whose commands work on the state directory that the option ``--home`` named."""
+    """Return a text whose advice fits the state directory: that of a bridge, or that which ``--home`` named."""
+    text = _for_bridge(text)
     return _ON_A_HOME.sub(lambda found: found[0] + _home_option(), text) if named_home.get() is not None else text
+
+
+def _for_bridge(text: str) -> str:
+    """Return a text with the advice for a bridge, if the command works on the home of one."""
+    home = _used_home.get()
+    if home is None or "s2connect " not in text or not Home(home).is_of_bridge:
+        return text
+    from s2connect.service.bridge_advice import in_bridge
+
+    return in_bridge(text)
 
 
 def _home_option() -> str:
@@ -212,6 +226,7 @@ def with_options(
             **others: Any,
         ) -> _Result:
             named_home.set(home)
+            _used_home.set(home_path(home) if "home" in shared else None)
             log_to_stderr(verbose, otherwise=level, form=log_format, levels=log_level)
             return command(Options(home, as_json, verbose), **others)
 
@@ -260,6 +275,8 @@ def put(out: Console, block: RenderableType) -> None:
     if isinstance(block, PlainText):
         print(with_home(block), file=out.file)
     elif isinstance(block, Text):
+        if (plain := _for_bridge(block.plain)) != block.plain:
+            block = Text(plain, block.style, overflow=block.overflow)
         for found in reversed(list(_ON_A_HOME.finditer(block.plain))):
             block = block[: found.end()].append(_home_option()).append_text(block[found.end() :])
         for line in block.split("\n", allow_blank=True) or [block]:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ from s2connect.diagnostics.peers import check_peer, step_of
 from s2connect.diagnostics.server import check_certificates, check_name, check_service
 from s2connect.errors import ConfigurationError
 from s2connect.model.proxy import Proxies
+from s2connect.service.bridge_advice import in_bridge
+from s2connect.store.home import Home
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ _Job = tuple[Findings, _Checks]
 async def examine(path: Path, *, deadline: float = DEADLINE) -> list[Finding]:
     """Examine machine, endpoint and peers; changes nothing, and may be cancelled at any time.
 
+    For the home of a bridge the cures name its file instead of commands that change settings.
+
     Args:
         path: The state directory, which need not exist.
         deadline: Seconds for everything.
@@ -43,6 +48,13 @@ async def examine(path: Path, *, deadline: float = DEADLINE) -> list[Finding]:
     Returns:
         The findings, from the wire upwards. What cannot be examined is a finding, too, and never an exception.
     """
+    found = await _examine(path, deadline)
+    if not Home(path).is_of_bridge:
+        return found
+    return [replace(one, cause=in_bridge(one.cause), cure=in_bridge(one.cure)) for one in found]
+
+
+async def _examine(path: Path, deadline: float) -> list[Finding]:
     until = asyncio.get_running_loop().time() + deadline
     opened: list[ExaminedEndpoint] = []
 

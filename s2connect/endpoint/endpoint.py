@@ -389,6 +389,18 @@ class Endpoint:
             self._state.config = self.config.model_copy(update={"nodes": nodes, "name": wanted.name})
             self._state.local = self._state.config.endpoint()
 
+    async def keep_settings(self) -> None:
+        """Write the settings to the home if those there are others: an application may have its own place for them.
+
+        Raises:
+            ConfigurationError, StorageError: Those in the home cannot be read, or not be written.
+        """
+        if self._home is None:
+            return
+        async with self._config_lock:
+            if await asyncio.to_thread(read_config, self._home) != self.config:
+                await asyncio.to_thread(self._home.write_private, CONFIG_FILE, self.config.to_json())
+
     async def _stored(self) -> EndpointConfig:
         """Return the settings in the home, which count from the next opening on; a person may have changed them."""
         return await asyncio.to_thread(read_config, self._home) if self._home and self._follows_file else self.config

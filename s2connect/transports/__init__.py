@@ -7,6 +7,7 @@ from s2connect._lazy import lazy_names
 if TYPE_CHECKING:
     from s2connect.certs.authority import ServerIdentity
     from s2connect.certs.tls import ServerContext, wan_client_context
+    from s2connect.https.server import check_bind
     from s2connect.model.proxy import Proxies
     from s2connect.model.session_init import CommunicationDetails
     from s2connect.model.url import MqttUrl, UnencryptedWebSocketUrl, WebSocketUrl
@@ -51,6 +52,7 @@ __all__ = [
     "PlainAcceptor",
     "connect_plain",
     "is_this_machine",
+    "check_bind",
     "plain_node_id",
     "MqttPassword",
     "Protection",
@@ -79,6 +81,7 @@ __getattr__, __dir__ = lazy_names(
         "Connection ConnectionInfo Offer Receiver Transport Trust",
         "s2connect.transports.memory": "MemoryHub MemoryTransport memory_pair",
         "s2connect.transports.websocket": "WebSocketTransport",
+        "s2connect.https.server": "check_bind",
         "s2connect.transports.plain": "PlainConnection PlainAcceptor connect_plain is_this_machine plain_node_id",
         "s2connect.transports.mqtt.device_list": "ListedDevice StaticGateway",
         "s2connect.transports.mqtt.parameters": "MqttPassword Protection SessionToken StaticSession",

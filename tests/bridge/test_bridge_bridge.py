@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 
-from s2connect import Endpoint, EndpointConfig, NodeConfig, PlainServer
+from s2connect import Endpoint, EndpointConfig, Home, NodeConfig, PlainServer, read_config
 from s2connect.bridge.bridge import Bridge, prepare_home
 from s2connect.bridge.config_file import load
 from s2connect.bridge.link_state import LinkState, LinkStatus
@@ -218,6 +218,21 @@ async def test_a_home_that_is_another_programs_is_not_mistaken(tmp_path: Path) -
     (config.home / "bridge.json").write_text("[]")
     with pytest.raises(ConfigurationError, match=r"bridge\.json"):
         prepare_home(config)
+
+
+async def test_the_home_keeps_the_settings_of_the_file_with_which_the_bridge_runs(tmp_path: Path) -> None:
+    file = tmp_path / "bridge.toml"
+    text = (
+        'home = "home"\n[endpoint]\nport = {}\nbind = "{}"\nvault = "files"\n[[route]]\nname = "r"\n'
+        '[route.devices]\ntype = "s2-connect"\n[route.manager]\ntype = "s2-connect"\n'
+    )
+    for bind in ("127.0.0.1", "127.0.0.2"):
+        port = free_port(bind)
+        file.write_text(text.format(port, bind))
+        async with Bridge.open(load(file)[0]) as bridge:
+            stored = read_config(Home.open(tmp_path / "home"))
+            assert (stored.bind, stored.port) == (bind, port), "doctor and status read them there"
+            assert stored == bridge.endpoint.config
 
 
 @pytest.mark.long

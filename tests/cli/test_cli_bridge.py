@@ -88,6 +88,41 @@ def test_check_tells_a_home_that_is_missing_from_one_that_is_wrong(
     assert f"{file}: line 1: {wrong}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "wrong"),
+    [
+        ('bind = "127.0.0.1"', 'bind = "nonsense/1"', "line 4: bind: Cannot listen at nonsense/1: that is no address"),
+        ('host = "127.0.0.1"', 'host = "a b"', "line 3: host: "),
+        ("[[route]]", '[page]\nbind = "nonsense/1"\n[[route]]', "line 8: bind: Cannot listen at nonsense/1"),
+    ],
+)
+def test_check_refuses_what_is_no_address(
+    file: Path, old: str, new: str, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(file.read_text().replace(old, new, 1))
+    assert main(["bridge", "check", str(file)]) == 2
+    assert wrong in capsys.readouterr().err
+
+
+def test_a_bridge_that_cannot_listen_names_its_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(file.read_text().replace('bind = "127.0.0.1"', 'bind = "192.0.2.1"'))
+    assert main(["bridge", "run", str(file)]) != 0
+    said = capsys.readouterr().err
+    assert f'bind = "ADDRESS" in [endpoint] of {file}' in said
+    assert "config set" not in said
+    home = str(file.parent / "home")
+    main(["doctor", "--home", home, "--json"])
+    said = capsys.readouterr().out
+    assert "192.0.2.1, which is no address" in said
+    assert "[endpoint] of the file of the bridge" in said
+    assert "config set" not in said
+    for command in ("status", "pairings"):
+        assert main([command, "--home", home]) == 0
+        said = capsys.readouterr().out
+        assert "To pair, run: s2connect bridge pair FILE" in said
+        assert "s2connect code" not in said
+
+
 def test_run_does_not_start_with_mistakes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text(file.read_text() + "x = 1\n")
     assert main(["bridge", "run", str(file)]) == 2
