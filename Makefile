@@ -19,7 +19,7 @@ demo: $(DEMO)/.installed
 	$(DEMO)/bin/python -m s2connect demo
 
 $(DEMO)/.installed: pyproject.toml
-	@echo "Installing what the demonstration needs into $(DEMO), about 80 MB ..."
+	@echo "Installing what the demonstration needs into $(DEMO), about 120 MB ..."
 	test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/python -m pip install --disable-pip-version-check --editable ".[demo]"
 	touch $@
