@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,3 +85,13 @@ def test_pairing_codes_in_the_documents_have_the_form_of_ours() -> None:
     assert found
     odd = [code for code in found if in_groups(code.replace(" ", "")).count(" ") != 2]
     assert not odd
+
+
+def test_the_badges_of_the_readme_say_what_the_package_says() -> None:
+    root = DOCUMENT.parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    versions = [kind.rpartition(" ")[2] for kind in project["classifiers"] if "Python :: 3." in kind]
+    badges = {"licence": project["license"], "python": " | ".join(versions)}
+    for name, text in badges.items():
+        assert f">{text}</text>" in (root / "docs" / "images" / f"{name}.svg").read_text("utf-8")
+        assert f"(docs/images/{name}.svg)" in (root / "README.md").read_text("utf-8")

@@ -50,15 +50,19 @@ def test_an_excerpt_is_in_its_file(block: Block) -> None:
         assert any(each.startswith(line) for each in lines), line
 
 
-@pytest.mark.parametrize("block", [b for b in of_language(PYTHON) if b.runs and "excerpt" not in b.marks], ids=str)
+RUN_HERE = [b for b in of_language(PYTHON) if b.runs and not {"excerpt", "file"} & b.marks.keys()]
+"""The others are in a file of the repository, or are a program that a command of their page starts."""
+
+
+@pytest.mark.parametrize("block", RUN_HERE, ids=str)
 def test_a_block_of_python_runs(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("block")
     monkeypatch.setitem(sys.modules, "block", module)  # where dataclasses look for the names of annotations
     exec(compile(whole(block), str(block), "exec", dont_inherit=True), vars(module))
 
 
-@pytest.mark.parametrize("block", [b for b in of_language(PYTHON) if not b.runs], ids=str)
-def test_a_block_of_python_that_does_not_run_is_python(block: Block) -> None:
+@pytest.mark.parametrize("block", [b for b in of_language(PYTHON) if not b.runs or "file" in b.marks], ids=str)
+def test_a_block_of_python_that_does_not_run_here_is_python(block: Block) -> None:
     compile(block.code, str(block), "exec")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,9 @@ import pytest
 from tests.documents.blocks import ROOT, SHELL, blocks
 from tests.documents.page import Page
 from tests.netns import require_netns
+from tests.waits import patience
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.xdist_group("installed")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 SOURCE = ("s2connect", "pyproject.toml", "README.md", "LICENSE")
 EXTRAS = "cli,mqtt,web"
@@ -52,12 +56,36 @@ def copy_of_the_source(place: Path) -> Path:
     return place
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("wheel")
-    source = copy_of_the_source(place / "source")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", place, source, cwd=place)
-    (found,) = place.glob("*.whl")
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
+    """Return what makes a directory once for all workers of pytest-xdist: the others wait for the first."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        place, made = shared / name, shared / f"{name}.made"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(place, ignore_errors=True)  # of a worker that failed
+                place.mkdir()
+                make(place)
+                made.touch()
+        return place
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def wheel(once: Once) -> Path:
+    def make(place: Path) -> None:
+        source = copy_of_the_source(place / "source")
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", place, source, cwd=place)
+
+    (found,) = once("wheel", make).glob("*.whl")
     return found
 
 
@@ -69,13 +97,15 @@ def environment(place: Path, package: str) -> Path:
     return programs
 
 
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return environment(tmp_path_factory.mktemp("installed"), f"{wheel}[{EXTRAS}]")
+@pytest.fixture(scope="session")
+def installed(wheel: Path, once: Once) -> Path:
+    return once("installed", lambda place: environment(place, f"{wheel}[{EXTRAS}]")) / "venv" / "bin"
 
 
 def test_the_library_alone_imports_no_extra(wheel: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
     programs = environment(tmp_path, str(wheel))
+    took = time.monotonic() - began
     program = f"import importlib.util as u; print([n for n in {OF_EXTRAS!r} if u.find_spec(n)])"
     assert run(programs / "python", "-c", program, cwd=tmp_path).strip() == "[]"
     for module in PUBLIC:
@@ -84,9 +114,11 @@ def test_the_library_alone_imports_no_extra(wheel: Path, tmp_path: Path) -> None
     said = run(programs / "s2connect", "--version", cwd=tmp_path, code=1)
     assert "pip install 's2connect[cli]'" in said
     size = sum(file.stat().st_size for file in (tmp_path / "venv").rglob("*.*") if file.is_file()) / 1e6
-    stated = re.search(r"takes some (\d+) MB", " ".join((ROOT / "README.md").read_text("utf-8").split()))
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    stated = re.search(r"takes some (\d+) MB, the environment included, and some (\d+) seconds", readme)
     assert stated is not None
     assert size == pytest.approx(int(stated[1]), rel=0.2), "say the size in README.md"
+    assert int(stated[2]) / 3 < took < patience(int(stated[2])), "say the time in README.md"
 
 
 def test_the_commands_of_install_work_as_printed(tmp_path: Path) -> None:
@@ -121,6 +153,10 @@ def test_the_commands_of_install_work_as_printed(tmp_path: Path) -> None:
 async def test_the_commands_of_a_page_run_from_the_wheel(document: str, installed: Path, tmp_path: Path) -> None:
     require_netns()
     page = Page(tmp_path, installed)
+    assert shutil.which("s2connect", path=page.environment["PATH"]) == str(installed / "s2connect")
+    program = ["python", "-c", "import s2connect; print(s2connect.__file__)"]
+    imported = subprocess.check_output(program, cwd=page.directory, env=page.environment, text=True)
+    assert Path(imported.strip()).is_relative_to(installed.parent)
     try:
         for block in blocks(ROOT / document):
             if block.runs and (block.language == SHELL or "file" in block.marks):
