@@ -28,7 +28,7 @@ test: $(STAMP) peers
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses=8 --dist worksteal -m "not long" $(OPTIONS) $(TESTS)
 
 test-long: $(STAMP) peers
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m long tests
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m long tests
 
 # The tests that failed in the last run, once more and one by one.
 retest: $(STAMP)
