@@ -109,8 +109,7 @@ def _run(argv: list[str]) -> int:
             error.show()  # type: ignore[attr-defined]  # of ClickException
             return int(ExitCode.USAGE)
         hint = "See the help: s2connect --help, or --help after the command."
-        # Newer versions of typer quote pydantic.
-        what = error.format_message().replace(": Value error, ", ": ")  # type: ignore[attr-defined]  # likewise
+        what = _in_words(error.format_message())  # type: ignore[attr-defined]  # likewise
         failure = Failure("usage", what, hint, code=ExitCode.USAGE)
     except S2ConnectError as error:
         failure = Failure.of(error)
@@ -125,6 +124,23 @@ def _run(argv: list[str]) -> int:
         failure = INTERRUPTED  # typer has caught it
     _report(failure, as_json=as_json)
     return int(failure.code)
+
+
+_QUOTED = (
+    (": Value error, ", ": "),
+    ("Input should be a valid integer, unable to parse string as an integer", "it has to be a whole number"),
+    ("Input should be a valid number, unable to parse string as a number", "it has to be a number"),
+    ("Input should be less than or equal to", "it has to be at most"),
+    ("Input should be greater than or equal to", "it has to be at least"),
+    ("Input should be", "it has to be"),
+)
+"""Words of pydantic, which newer versions of typer quote, and ours."""
+
+
+def _in_words(text: str) -> str:
+    for quoted, words in _QUOTED:
+        text = text.replace(quoted, words)
+    return text
 
 
 MAX_SHOWN = 6000  # longest error shown, in characters: the longest file name, and a sentence about it

@@ -165,6 +165,10 @@ def pair(
         str | None, typer.Option("--manager-url", metavar="URL", help="Pairing URL that the energy manager shows.")
     ] = None,
     another: Annotated[bool, typer.Option("--another", help="Wait for one more device.")] = False,
+    wait: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=1, max=300, help="Longest wait for a device, and for a line of a program."),
+    ] = 300,
 ) -> ExitCode:
     """Pair the devices with a running bridge, and what represents them with the energy manager. Safe to run again.
 
@@ -177,7 +181,9 @@ def pair(
 
     async def work() -> dict[str, Any]:
         async with _reached(file, options) as control, lines:
-            return await lead(control, lines, route, device_url=device_url, manager_url=manager_url, another=another)
+            return await lead(
+                control, lines, route, device_url=device_url, manager_url=manager_url, another=another, wait=wait
+            )
 
     result = run_work(work())
     left = [name for one in result["routes"] for name in one["left"]]

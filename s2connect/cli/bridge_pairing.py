@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from s2connect.cli.terminal import Lines, counted, tell
-from s2connect.model.text import for_display
+from s2connect.model.text import for_display, span
 from s2connect.pairing.code import in_groups
 from s2connect.service.commands import Code, Pair, ShowBridge
 from s2connect.service.control import Control
@@ -18,6 +18,7 @@ from s2connect.service.objects import PairingEntry
 Route = dict[str, Any]  # a route in the status of a bridge
 Link = dict[str, Any]  # one of its links
 LINK_TIMEOUT: Final = 10.0  # seconds in which the bridge updates its links after a pairing
+CODE_LIFETIME: Final = 300.0  # seconds in which a code has to be typed
 LOOK_AGAIN: Final = 0.5  # seconds between two queries for the device that was awaited
 BUSY_PAUSE: Final = 1.0  # seconds between two attempts with an energy manager that pairs with one device at a time
 BUSY_ATTEMPTS: Final = 10  # attempts with a busy energy manager
@@ -33,11 +34,13 @@ async def lead(
     device_url: str | None,
     manager_url: str | None,
     another: bool,
+    wait: float = CODE_LIFETIME,
 ) -> dict[str, Any]:
     """Do the pairings of a running bridge that are missing, and return what is paired and what is left of each route.
 
     ``wanted`` is the only route. Without a pairing URL of a device our own is shown, without one of the energy manager
-    it is asked for. With ``another`` one more device is awaited although there are some.
+    it is asked for. With ``another`` one more device is awaited although there are some. A device, and where nobody is
+    at a terminal each line of the input, is awaited for ``wait`` seconds.
     """
     routes = await _routes(control)
     chosen = [route for route in routes if wanted in (None, route["name"])]
@@ -49,7 +52,7 @@ async def lead(
         raise Failure("usage", "A URL is that of one route.", "Name the route with --route.")
     if not needed:
         tell("Nothing is to be paired: these routes have everything in the file.")
-    leader = _Leader(control, lines, device_url, manager_url, another)
+    leader = _Leader(control, lines, device_url, manager_url, another, wait)
     return {"routes": [await leader.route(route["name"]) for route in chosen]}
 
 
@@ -65,6 +68,16 @@ class _Leader:
     device_url: str | None
     manager_url: str | None
     another: bool
+    wait: float
+
+    async def _ask(self, question: str) -> str:
+        """Ask a person without end, and a program for a bounded time."""
+        try:
+            async with asyncio.timeout(None if self.lines.interactive else self.wait):
+                return await self.lines.ask(question)
+        except TimeoutError:
+            what = f"Nothing was read from standard input within {self.wait:.0f} s: {question.strip().rstrip(':')}."
+            raise Failure("peer_timeout", what, "Write it there, a line each; --wait changes the time.") from None
 
     async def _look(self, name: str) -> Route:
         for route in await _routes(self.control):
@@ -112,7 +125,7 @@ class _Leader:
         elif not known or self.another:
             await self._await_device(name, route)
         while self.lines.interactive and self.device_url is None:
-            answer = await self.lines.ask("  Pair another device? [y/N] ")
+            answer = await self._ask("  Pair another device? [y/N] ")
             if answer.lower() not in ("y", "yes"):
                 return
             await self._await_device(name, await self._look(name))
@@ -123,16 +136,16 @@ class _Leader:
         tell("  Type these two at the device:")
         tell(f"    Pairing URL   {code.pairing_url}")
         tell(f"    Pairing code  {in_groups(code.code)}")
-        tell("  Waiting for the device …")
+        tell(f"  Waiting for the device, for {span(self.wait)} at most …")
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + 300
+        deadline = loop.time() + self.wait
         while loop.time() < deadline:
             await asyncio.sleep(LOOK_AGAIN)
             found = [link for link in (await self._look(name))["links"] if link["key"] not in before]
             if found:
                 tell(f"  Paired with {_listed([found[0]['name']])}.")
                 return
-        raise Failure("pairing_expired", "No device has come while the code was valid.", "Run the command again.")
+        raise Failure("pairing_expired", f"No device has come within {self.wait:.0f} s.", "Run the command again.")
 
     async def _await_again(self, name: str, route: Route, keys: Sequence[str]) -> None:
         """Show a code for each device whose access is unknown, and wait until it was typed there; stop at the first."""
@@ -144,13 +157,13 @@ class _Leader:
             tell(f"    Pairing code  {in_groups(code.code)}")
             if not self.lines.interactive:
                 return  # a program looks at what is left
-            await self.lines.ask("  Press Enter when it was typed there, or to go on. ")
+            await self._ask("  Press Enter when it was typed there, or to go on. ")
             route = await self._look(name)
 
     async def _go_to_device(self, name: str, node: str, url: str) -> None:
         pairing = None
         while pairing is None:
-            code = await self.lines.ask("  Pairing code that the device shows: ")
+            code = await self._ask("  Pairing code that the device shows: ")
             pairing = await self._try(node, url, code, again=self.lines.interactive)
         shown = for_display(pairing.peer.title, 60)
         tell(f"  Paired with {shown}.")
@@ -180,12 +193,12 @@ class _Leader:
                 tell(f"  {_listed([link['name']])} has to be paired again: {for_display(trouble, 300)}")
         if new := [link["name"] for link in pending if not _trouble(link, "cem")]:
             tell(f"  Not yet known to the energy manager: {_listed(new)}")
-        url = self.manager_url or await self.lines.ask("  Pairing URL that the energy manager shows: ")
+        url = self.manager_url or await self._ask("  Pairing URL that the energy manager shows: ")
         url, _, code = url.partition(" ")  # as the QR code of serve has it
         for link in pending:
             shown = _listed([link["name"]])
             while True:
-                code = code.strip() or await self.lines.ask(f"  Pairing code that it shows, for {shown}: ")
+                code = code.strip() or await self._ask(f"  Pairing code that it shows, for {shown}: ")
                 if not code:
                     tell("  Stopped here; run the command again to go on.")
                     return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from s2connect.bridge.link_state import LinkState
-from s2connect.model.text import for_display, span
+from s2connect.model.text import for_display, span, until
 
 FATES: Final = ("forwarded", "acknowledged", "refused", "unanswered", "late")
 """Fates of messages, in the order of display."""
@@ -52,7 +52,7 @@ class Row:
             manager=_side(sides["cem"]),
             from_device=_counts(messages["rm"]),
             from_manager=_counts(messages["cem"]),
-            retry="" if up or link["retry_in"] is None else f"in {span(link['retry_in'])}",
+            retry="" if up or link["retry_in"] is None else until(link["retry_in"]),
             refused=(*_troubles(link), *_refused(link.get("refusals", {}))),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -43,6 +44,7 @@ VersionOption = Annotated[
 ]
 MAX_TEXT = 500  # longest text of a finding, in characters
 
+_COMMANDS = re.compile(r"://|\b(?:s2connect|chmod|chown|sudo|runuser|ss|systemctl|timedatectl|nmcli|resolvectl|ip) \S")
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -133,14 +135,19 @@ def findings_blocks(findings: Sequence[DoctorFinding]) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    blocks: list[RenderableType] = []
     for verdict, sentence, hint in _lines(findings):
+        table = Table.grid(padding=(0, 1))
+        table.add_column(no_wrap=True, width=len("[fail]"))
+        table.add_column(overflow="fold")
         table.add_row(Text(f"[{verdict}]", style=_STYLES[verdict]), sentence)
-        if hint:
+        copied = _COMMANDS.search(hint) is not None
+        if hint and not copied:
             table.add_row("", Text(f"→ {with_home(hint)}", style="bold"))
-    return [table, Text(_summary(findings))]
+        blocks.append(table)
+        if copied:  # the terminal wraps it, so that it is copied as one line
+            blocks.append(Text(f"       → {with_home(hint)}", style="bold", overflow="ignore"))
+    return [*blocks, Text(_summary(findings))]
 
 
 def _lines(findings: Sequence[DoctorFinding]) -> Iterator[tuple[Verdict, str, str]]:

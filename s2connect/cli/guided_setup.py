@@ -14,7 +14,7 @@ from typing import Any, Final
 from s2connect import EndpointConfig, NodeDescription, NodeId, Role
 from s2connect.cli import codes
 from s2connect.cli.pairing import Dialogue
-from s2connect.cli.show import ROLES, kind_of, sentence
+from s2connect.cli.show import ROLES, sentence, titled
 from s2connect.cli.terminal import Options, ask_person, print_json, say, tell
 from s2connect.errors import PeerTimeout, UsageError
 from s2connect.model.text import for_display
@@ -217,7 +217,7 @@ class _Leader:
         if pairing is None:
             await self._try()
             return
-        who = f"{name_of(pairing.peer)} ({kind_of(pairing.peer)})"
+        who = titled(pairing.peer)
         self.report.step("paired", {"pairing": pairing}, f"Paired with {who}.")
         await self._watch(pairing.peer)
 

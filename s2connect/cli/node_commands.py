@@ -141,15 +141,15 @@ def remove(
     yes: YesOption = False,
 ) -> None:
     """Remove a node: this ends its pairings. Asks before."""
-    from s2connect.cli.show import kind_of, own_name
+    from s2connect.cli.show import own_name, titled
     from s2connect.service.commands import RemoveNode, Status
-    from s2connect.service.objects import name_of, own_node
+    from s2connect.service.objects import own_node
 
     status = options.ask(Status())
     found = own_node(status.nodes, node)
     pairings = [one for one in status.pairings if one.node == found.id]
     if not yes:
-        ends = "; ".join(f"{name_of(one.peer)} ({kind_of(one.peer)})" for one in pairings[:MAX_NAMED])
+        ends = "; ".join(titled(one.peer) for one in pairings[:MAX_NAMED])
         if len(pairings) > MAX_NAMED:
             ends += f" and {len(pairings) - MAX_NAMED} more"
         with_whom = f"Its pairings end: {ends}." if pairings else "It is paired with nobody."

@@ -11,12 +11,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from s2connect.cli.discover import NOTHING_FOUND, ask_what_they_host, endpoints_block, limits, listen, progress, so_far
-from s2connect.cli.show import ROLES, kind_of, node_title
+from s2connect.cli.show import ROLES, node_title, titled
 from s2connect.cli.terminal import ask_person, console, put, tell
 from s2connect.discovery.browse import Browser
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.endpoint import read_config
-from s2connect.errors import InvalidPairingCode, InvalidUrl, NotReachable, UsageError
+from s2connect.errors import InvalidPairingCode, InvalidUrl, NotReachable, S2ConnectError, UsageError
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl, looks_like_code
@@ -95,17 +95,27 @@ class Dialogue:
             for letter, meaning in (others or {}).items():
                 tell(f"{letter}  {meaning}")
             chosen = await _choose([*endpoints, *devices], others or {})
-            if isinstance(chosen, _Typed):
-                self._code = self._code or chosen.code
-                return await self.pair_url(chosen.url)
             if isinstance(chosen, str):
                 return chosen
-            if isinstance(chosen, NodeDescription):
-                return await self._pair(None, chosen)
-            if chosen is not None:
-                assert chosen.pairing_url is not None, "others are not offered"
-                peer = await self._pick_node(chosen.pairing_url, chosen.title, other)
-                return await self._pair(chosen.pairing_url, peer)
+            code = self._code
+            try:
+                if chosen is not None:
+                    return await self._pair_chosen(chosen, other)
+            except S2ConnectError as error:
+                if not self._interactive or not _unreachable(error):
+                    raise
+                tell(str(error))  # mostly a name that was mistyped: ask again
+                self._code = code
+
+    async def _pair_chosen(self, chosen: Candidate | _Typed, other: Role) -> PairingEntry:
+        if isinstance(chosen, _Typed):
+            self._code = self._code or chosen.code
+            return await self.pair_url(chosen.url)
+        if isinstance(chosen, NodeDescription):
+            return await self._pair(None, chosen)
+        assert chosen.pairing_url is not None, "others are not offered"
+        peer = await self._pick_node(chosen.pairing_url, chosen.title, other)
+        return await self._pair(chosen.pairing_url, peer)
 
     async def _look(self, other: Role, own_url: str | None) -> tuple[list[FoundEndpoint], list[NodeDescription]]:
         """Listen for some seconds, and list what can be paired, with numbers."""
@@ -153,7 +163,7 @@ class Dialogue:
     async def _pair(self, url: BaseUrl | None, peer: NodeDescription | None) -> PairingEntry:
         """Ask for the code and pair; without a URL it is a device that waits here."""
         if url is None and peer is not None and self._interactive:
-            tell(f"{name_of(peer)} ({kind_of(peer)}) waits here. Its code is on its sticker or screen.")
+            tell(f"{titled(peer)} waits here. Its code is on its sticker or screen.")
         code = self._code or await self._announce_and_ask(peer, url)
         if url is not None and self._interactive:
             tell(f"Pairing with {url} …")
@@ -166,6 +176,11 @@ class Dialogue:
             if announced:
                 tell(f"{name_of(peer)} was asked to show its code.")
             return await _ask_code()
+
+
+def _unreachable(error: S2ConnectError) -> bool:
+    """Return whether the other side was not reached, here or by the running service."""
+    return error.kind == NotReachable.kind
 
 
 class _Typed(NamedTuple):

@@ -135,9 +135,8 @@ def pair_and_report(
 ) -> None:
     """Pair as the command ``pair`` does, and say what came of it and what follows."""
     from s2connect.cli.pairing import pair as pair_as_requested
-    from s2connect.cli.show import kind_of
+    from s2connect.cli.show import titled
     from s2connect.service.guided_pairing import GuidedPairing
-    from s2connect.service.objects import name_of
     from s2connect.service.setup import start_command
 
     steps = partial(GuidedPairing, node=node, connect_to=connect_to, force=force)
@@ -151,7 +150,7 @@ def pair_and_report(
         then = f"the two connect by themselves within seconds; see it with {options.command_line('status')}"
     else:
         then = f"start the service, so that the two connect: {start}"
-    options.report(result, f"Paired with {name_of(result.peer)} ({kind_of(result.peer)}). {how}", f"Next: {then}")
+    options.report(result, f"Paired with {titled(result.peer)}. {how}", f"Next: {then}")
 
 
 @with_options("s2connect pairings", "s2connect pairings --json")
@@ -184,7 +183,7 @@ def unpair(
 ) -> None:
     """End a pairing. To work together again, the two have to be paired anew."""
     from s2connect import unpair_all
-    from s2connect.cli.show import kind_of, short_name
+    from s2connect.cli.show import short_name, titled
     from s2connect.service.commands import Status, Unpair
     from s2connect.service.objects import find_pairing, name_of, own_node
 
@@ -205,7 +204,7 @@ def unpair(
     if len(status.nodes) > 1:
         of_ours = f" of our node {short_name(own_node(status.nodes, str(found.node)))}"
     if not yes:
-        whom = f"{name_of(found.peer)} ({kind_of(found.peer)})"
+        whom = titled(found.peer)
         warning = f"This ends the pairing{of_ours} with {whom}. To work together again, the two have to be paired anew."
         confirm_end_of_pairings(warning, "End it?", yes=False, as_json=as_json)
     ended = options.ask(Unpair(peer=str(found.peer.id), node=str(found.node), forget=forget))

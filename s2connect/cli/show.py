@@ -20,7 +20,7 @@ from s2connect.cli import codes
 from s2connect.cli.terminal import PIPE, PlainText, clock, console
 from s2connect.endpoint.certificate import CertificateFacts, Certificates
 from s2connect.model.common import NodeDescription, NodeId
-from s2connect.model.text import for_display, span
+from s2connect.model.text import for_display, until
 from s2connect.service import events
 from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes
 from s2connect.service.objects import ABSENT, EndedEntry, NodeEntry, OwnNode, PairingEntry, name_of
@@ -65,6 +65,13 @@ _UNPAIRED = {
 def kind_of(peer: NodeDescription) -> str:
     """Return brand, model and role of a peer, fit for a terminal."""
     return f"{product(peer)}, {ROLES[peer.role]}"
+
+
+def titled(peer: NodeDescription, more: str = "") -> str:
+    """Return name, product and role of a peer, each once, fit for a terminal; ``more`` follows the role."""
+    named = peer.user_defined_name and name_of(peer) != product(peer)
+    kind = kind_of(peer) if named else ROLES[peer.role]
+    return f"{name_of(peer)} ({kind}{more})"
 
 
 def product(peer: NodeDescription) -> str:
@@ -162,7 +169,7 @@ class ServiceText:
 
     def _asked(self, event: events.PairingAnnounced) -> str:
         """Return the code that is about to be typed elsewhere."""
-        who = f"{name_of(event.peer)} ({kind_of(event.peer)})" if event.peer is not None else "An energy manager"
+        who = titled(event.peer) if event.peer is not None else "An energy manager"
         code: str | Text = "  the code on the sticker of this device"
         if isinstance(event.code, str):
             expires = event.expires_at if isinstance(event.expires_at, datetime) else None
@@ -187,10 +194,10 @@ def sentence(event: events.Event) -> str | None:
             return f"Nodes here now: {', '.join(f'{n.alias or str(n.id)[:8]} ({ROLES[n.role]})' for n in nodes)}."
         case events.Paired():
             how = "It connects to us." if event.communication_role == "server" else "We connect to it."
-            return f"Paired with {name_of(event.peer)} ({kind_of(event.peer)}). {how}"
+            return f"Paired with {titled(event.peer)}. {how}"
         case events.AttemptFailed():
             how = _FAILED_ATTEMPTS.get(event.reason, "in vain")
-            return f"{name_of(event.peer)} ({kind_of(event.peer)}) tried to pair {how}."
+            return f"{titled(event.peer)} tried to pair {how}."
         case events.PairingFailed():
             return "Pairing from here did not come about."
         case events.SessionOpened():
@@ -201,7 +208,7 @@ def sentence(event: events.Event) -> str | None:
         case events.AnnouncementCancelled():
             return "The pairing that was announced will not come."
         case events.DeviceWaiting():
-            return f"{name_of(event.peer)} ({kind_of(event.peer)}) waits here to be paired: s2connect pair"
+            return f"{titled(event.peer)} waits here to be paired: s2connect pair"
         case events.DeviceGone():
             return f"{name_of(event.peer)} does not wait here any more."
         case events.Unpaired():
@@ -211,7 +218,7 @@ def sentence(event: events.Event) -> str | None:
         case events.Warned(reason="code_withdrawn"):
             return f"Too many attempts with a wrong code: the code is withdrawn. {_NO_CODE}"
         case events.Warned(text=text, retry_in=retry):
-            again = f" Next try in {span(retry)}." if isinstance(retry, float | int) else ""
+            again = f" Next try {until(retry)}." if isinstance(retry, float | int) else ""
             return f"Warning: {for_display(event.reason if text is ABSENT else text, 400)}{again}"
     return None
 
@@ -219,7 +226,7 @@ def sentence(event: events.Event) -> str | None:
 def own_name(node: OwnNode) -> str:
     """Return name, product, role and alias of one of our nodes."""
     alias = f", alias {node.alias}" if node.alias else ""
-    return f"{name_of(node)} ({kind_of(node)}{alias})"
+    return titled(node, alias)
 
 
 def short_name(node: OwnNode) -> str:
@@ -278,7 +285,7 @@ def pairings_block(pairings: Sequence[PairingEntry], width: int, nodes: Sequence
         own = [ours.get(one.node, str(one.node)[:8])] if ours else []
         rows.append((name_of(peer), product(peer), peer.role, *own, role, since, _state(one), short))
         facts = f"{_state(one)}; paired {since}, we are communication {role}, id {short}"
-        narrow.append(f"{name_of(peer)} ({kind_of(peer)})\n  {''.join(f'with our node {it}, ' for it in own)}{facts}")
+        narrow.append(f"{titled(peer)}\n  {''.join(f'with our node {it}, ' for it in own)}{facts}")
     return listing(columns, rows, narrow, width)
 
 
@@ -407,7 +414,7 @@ def node_title(node: NodeDescription) -> Text:
 
 def waiting_block(peers: Sequence[NodeDescription]) -> RenderableType:
     """Return the devices without a server that wait here."""
-    lines = [f"  {name_of(peer)} ({kind_of(peer)}), id {str(peer.id)[:8]}" for peer in peers]
+    lines = [f"  {titled(peer)}, id {str(peer.id)[:8]}" for peer in peers]
     return Text("\n".join(["Devices that wait here to be paired (s2connect pair):", *lines]))
 
 

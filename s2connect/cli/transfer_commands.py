@@ -78,9 +78,8 @@ def import_pairing(
 
     Safe to repeat: the same pairing again changes nothing.
     """
-    from s2connect.cli.show import kind_of
+    from s2connect.cli.show import titled
     from s2connect.service.commands import ImportPairing
-    from s2connect.service.objects import name_of
 
     if str(file) == "-":
         text = line_from_stdin("the pairing") if sys.stdin.isatty() else sys.stdin.read(MAX_BYTES)
@@ -91,7 +90,7 @@ def import_pairing(
         except OSError as error:
             raise UsageError(f"{file} cannot be read ({error.strerror}).") from None
     made = options.ask(ImportPairing(pairing=text.strip() or "-", node=node))
-    options.report(made, f"Paired with {name_of(made.peer)} ({kind_of(made.peer)}).", "This side connects to it.")
+    options.report(made, f"Paired with {titled(made.peer)}.", "This side connects to it.")
 
 
 @with_options("s2connect transfer discard House", "s2connect transfer discard 1f3c --yes", name="discard")

@@ -19,6 +19,11 @@ def for_display(text: str, limit: int = 80) -> str:
     return shown if len(shown) <= limit and len(text) <= limit * 4 else shown[: limit - 1] + "…"
 
 
+def until(seconds: float) -> str:
+    """Return when something comes that comes after some seconds: ``now``, or ``in 6 h``."""
+    return "now" if seconds < 0.5 else f"in {span(seconds)}"
+
+
 def span(seconds: float) -> str:
     """Return a rounded length of time, e.g. ``6 h``."""
     for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):

@@ -11,6 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from s2connect.bridge.link_state import LinkState
+from s2connect.endpoint.config import NodeConfig
 from s2connect.errors import ConfigurationError
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display, span
@@ -117,10 +118,11 @@ def _roles(roles: Iterable[Role]) -> str:
 
 
 def _what(node: NodeDescription) -> str:
-    """Return the kind of a node: type, brand and model where they are not its name, and its role."""
+    """Return the kind of a node: type where it says one, brand and model where they are not its name, and its role."""
     product = node.brand if node.brand == node.model_name else f"{node.brand} {node.model_name}"
     kind = product if node.user_defined_name else ""
-    texts = (for_display(node.type, 60), for_display(kind, 100), ROLES[node.role])
+    type_ = "" if node.type == NodeConfig.model_fields["type"].default else for_display(node.type, 60)
+    texts = (type_, for_display(kind, 100), ROLES[node.role])
     return ", ".join(text for text in texts if text)
 
 

@@ -22,9 +22,10 @@ from s2connect import NodeDescription, NodeId, PlainAcceptor, PlainServer, Role,
 from s2connect.bridge.problems import Problem
 from s2connect.cli import main
 from s2connect.cli.bridge_show import BridgeText, bridge_blocks
+from s2connect.cli.show import sentence, titled
 from s2connect.https.server import free_port
 from s2connect.messages.envelope import ReceptionStatusValue, reception_status
-from s2connect.model.text import span
+from s2connect.model.text import span, until
 from s2connect.service import events
 from tests.command import Running, make_home, run
 from tests.waits import Deadline, patience, within
@@ -408,6 +409,23 @@ def test_the_table_of_links_fits_the_terminal_and_is_clean(width: int) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (60, "1 min"), (7200, "2 h"), (200_000, "2 d")])
 def test_a_length_of_time_is_read_at_a_glance(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+def test_a_try_that_is_due_is_now() -> None:
+    assert (until(0.2), until(3.0), until(7200)) == ("now", "in 3 s", "in 2 h")
+    warned = events.Warned(reason="link", text="It failed.", retry_in=0.0)
+    assert sentence(warned) == "Warning: It failed. Next try now."
+
+
+def test_a_peer_without_a_name_of_its_own_is_its_product_once() -> None:
+    peer = NodeDescription(id=NodeId(uuid4()), brand="Acme", type="Battery", model_name="X1", role=Role.CEM)
+    assert titled(peer, ", alias 1") == "Acme X1 (energy manager, alias 1)"
+    assert titled(replace(peer, "Acme X1")) == "Acme X1 (energy manager)"
+    assert titled(replace(peer, "House")) == "House (Acme X1, energy manager)"
+
+
+def replace(peer: NodeDescription, name: str) -> NodeDescription:
+    return peer.model_copy(update={"user_defined_name": name})
 
 
 def test_events_of_a_bridge_are_sentences() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 
 from s2connect.cli import bridge_pairing
 from s2connect.cli.bridge_pairing import lead
-from s2connect.service.commands import Pair, ShowBridge
-from s2connect.service.failures import Failure
+from s2connect.service.commands import Code, Pair, ShowBridge
+from s2connect.service.failures import ExitCode, Failure
 from tests.waits import within
 
 DEVICE = "5b1c7d9e-0000-4000-8000-000000000001"
@@ -30,6 +31,8 @@ class SlowBridge:
                 self.paired.append(str(url))
                 self.known = "manager" in str(url)
                 return SimpleNamespace(peer=SimpleNamespace(id=DEVICE, title="Boiler"))
+            case Code():
+                return SimpleNamespace(code="ABCDEFGH", pairing_url="https://bridge.local/pairing/")
             case ShowBridge():
                 links = []
                 if self.paired:
@@ -42,6 +45,16 @@ class SlowBridge:
                     bridge={"routes": [{"name": "house", "devices": side, "manager": side, "links": links}]}
                 )
         raise AssertionError(command)
+
+
+class Silent:
+    """Standard input of a program that writes nothing, and does not end."""
+
+    interactive = False
+
+    async def ask(self, question: str) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
 
 
 class Typed:
@@ -89,3 +102,21 @@ async def test_a_bridge_that_makes_no_link_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bridge_pairing, "LINK_TIMEOUT", 0.2)
     with pytest.raises(Failure, match="Boiler is paired, and the bridge has made no link"):
         await pair(SlowBridge(looks=10**6), "DEVICE CODE")
+
+
+@pytest.mark.parametrize(
+    ("device_url", "kind", "code", "said"),
+    [
+        (None, "pairing_expired", ExitCode.PAIRING, "No device has come within 1 s"),
+        ("https://device.local/pairing/", "peer_timeout", ExitCode.NETWORK, "Nothing was read from standard input"),
+    ],
+)
+async def test_what_is_awaited_without_a_terminal_is_awaited_for_a_time_that_is_said(
+    device_url: str | None, kind: str, code: ExitCode, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = lead(SlowBridge(0), Silent(), None, device_url=device_url, manager_url=None, another=False, wait=1)  # type: ignore[arg-type]
+    with pytest.raises(Failure, match=said) as failed:
+        async with within(10):
+            await work
+    assert (failed.value.kind, failed.value.code) == (kind, code)
+    assert device_url or "Waiting for the device, for 1 s at most" in capsys.readouterr().err

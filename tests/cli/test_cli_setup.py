@@ -161,6 +161,15 @@ def test_two_people_at_two_terminals_get_from_nothing_to_the_first_message_in_tw
         assert f"  s2connect simulate rm battery --home {rm}\r\n" in battery.text
 
 
+def test_a_wrong_url_at_a_terminal_is_asked_for_again(tmp_path: Path) -> None:
+    arguments = ("--role", "rm", "--name", "Battery", "--simulate", "battery", *LOCAL)
+    with at_terminal(*COMMAND, "setup", "--home", str(tmp_path / "rm"), *arguments) as screen:
+        screen.wait_for("Enter looks again")
+        screen.type("https://localhost:1/pairing/ ABCDEFGH\n")
+        screen.wait_for("cannot be reached")
+        screen.wait_for("Enter looks again")
+
+
 def _shown(screen: Terminal) -> tuple[str, str]:
     screen.wait_for("Waiting for the other side")
     url, code = re.search(r"https://\S+", screen.text), re.search(r"Pairing code  (.*?)  \(", screen.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import signal
 import socket
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.cli import main
 from s2connect.cli.diagnostics_commands import MAX_TEXT, finding_object, findings_blocks
-from s2connect.cli.terminal import console
+from s2connect.cli.terminal import console, put
 from s2connect.diagnostics import doctor, machine, peers
 from s2connect.diagnostics import home as doctor_home
 from s2connect.diagnostics.findings import Finding, Layer, Verdict
@@ -48,6 +50,18 @@ def test_names_from_the_network_are_cleaned_and_mean_nothing_to_the_terminal(cap
     shown = capsys.readouterr().out
     assert "[red]x" in shown
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(shown)
+
+
+def test_a_command_of_a_cure_is_one_line_at_a_narrow_terminal() -> None:
+    command = "Take it from them: chmod -R go-rwx '/var/lib/s2connect/a/long/path/of/a/state/directory'"
+    prose = "See what the service says, and the line about multicast; until then others reach it by its address."
+    found = [Finding(Layer.STORE, "a", Verdict.FAIL, "Too open. " * 9, cure) for cure in (command, prose)]
+    out = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
+    for block in findings_blocks(found):
+        put(out, block)
+    shown = out.file.getvalue()  # type: ignore[attr-defined]
+    assert f"       → {command}\n" in shown
+    assert max(len(line) for line in shown.splitlines() if command not in line) <= 40
 
 
 @pytest.fixture(autouse=True)
