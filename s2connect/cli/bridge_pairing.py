@@ -135,7 +135,7 @@ class _Leader:
         code = await self.control.ask(Code(node=route["devices"]["node"]))
         tell("  Type these two at the device:")
         tell(f"    Pairing URL   {code.pairing_url}")
-        tell(f"    Pairing code  {in_groups(code.code)}")
+        tell(f"    Pairing code  {self._as_shown(code.code)}")
         tell(f"  Waiting for the device, for {span(self.wait)} at most …")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.wait
@@ -154,11 +154,15 @@ class _Leader:
             shown = next(_listed([link["name"]]) for link in route["links"] if link["key"] == key)
             tell(f"  Type these two at {shown}, if it does not come by itself:")
             tell(f"    Pairing URL   {code.pairing_url}")
-            tell(f"    Pairing code  {in_groups(code.code)}")
+            tell(f"    Pairing code  {self._as_shown(code.code)}")
             if not self.lines.interactive:
                 return  # a program looks at what is left
             await self._ask("  Press Enter when it was typed there, or to go on. ")
             route = await self._look(name)
+
+    def _as_shown(self, code: str) -> str:
+        """Return a code in groups for a person; whole for a program, which takes it as a word."""
+        return in_groups(code) if self.lines.interactive else code
 
     async def _go_to_device(self, name: str, node: str, url: str) -> None:
         pairing = None
