@@ -219,7 +219,7 @@ class PageServer(HttpsServer):
         self._links.clear()
         self._sessions.end_all()
 
-    # What is served
+    # Pages, actions and streams that are served
 
     def add_page(self, path: str, handler: PageHandler) -> None:
         """Answer GET requests of a path, of those who are logged in; others are led to the log-in."""

@@ -58,7 +58,7 @@ class Silent:
 
 
 class Typed:
-    """What somebody types, one after the other."""
+    """Lines that somebody types, one after the other."""
 
     interactive = False
 

@@ -63,7 +63,7 @@ def test_the_shell_completes_commands_and_their_options() -> None:
     assert "_S2CONNECT_COMPLETE=complete_bash" in script.stdout
 
     def completed(words: str) -> list[str]:
-        """What bash would be offered after these words, in a process as the completion script starts it."""
+        """Return the words that bash would be offered after these, by a process as the completion script starts it."""
         program = "import sys; sys.argv[0] = 's2connect'; from s2connect.cli import main; main([])"
         done = subprocess.run(
             [sys.executable, "-c", program],

@@ -530,7 +530,7 @@ def test_two_installers_set_up_both_sides_by_picking_and_see_the_first_message(t
             battery.wait_for("First message: ResourceManagerDetails, sent to House")
             manager.wait_for("First message: ResourceManagerDetails, from Battery")
             assert (battery.ended(), manager.ended()) == (0, 0)
-        # What was set up goes on as services, and a second set-up finds that all is there.
+        # Both homes go on as services, and a second set-up finds that all is there.
         serve_at(cellar, manager_home).wait_for("The service is running")
         again = run_at(laptop, "setup", "--home", battery_home, "--simulate", "heat-pump")
         assert "Paired already with: House." in again.stderr

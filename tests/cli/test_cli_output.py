@@ -1,4 +1,4 @@
-"""What stands on a terminal, narrow or wide, and in a pipe: URLs stay whole, codes are in groups for people only."""
+"""Output on terminals, narrow and wide, and in pipes: URLs stay whole, codes are in groups for people only."""
 
 from __future__ import annotations
 

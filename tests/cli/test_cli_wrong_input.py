@@ -1,4 +1,4 @@
-"""What a person gets to read after wrong input: what happened, to what, and what helps, in words of a person."""
+"""Errors after wrong input say what happened, to what, and what helps, in words of a person."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def log_to_stderr(verbose: bool, **options: Any) -> None:
 
 
 class Written:
-    """What was written to standard error."""
+    """Text written to standard error."""
 
     def __init__(self, captured: pytest.CaptureFixture[str]) -> None:
         self._captured = captured

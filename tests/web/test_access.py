@@ -283,7 +283,7 @@ def test_of_a_crowd_that_waits_the_network_with_the_fewest_wrong_passwords_comes
 
 
 class _Model:
-    """What has to hold whatever strangers do."""
+    """State machine of logging in: its invariants hold whatever strangers do."""
 
     def __init__(self) -> None:
         self.limiter, self.now = LogInLimiter(), 0.0

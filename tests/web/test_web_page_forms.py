@@ -242,7 +242,7 @@ def test_amounts_have_their_unit(value: float, text: str) -> None:
     assert amount(value, "W") == text
 
 
-# What the buttons do
+# Effects of the buttons
 
 
 class Recorder:
