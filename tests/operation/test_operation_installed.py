@@ -1,4 +1,4 @@
-"""The built wheel installs where no source is: the commands of README and tutorials as printed, and no extra unasked."""
+"""The built wheel installs where no source is: commands of README and tutorials as printed, and no extra unasked."""
 
 from __future__ import annotations
 
