@@ -477,6 +477,9 @@ def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
 
 
 ELSEWHERE = {
+    "database-commit": "store/test_store_postgresql_database.py",
+    "database-operation": "store/test_store_postgresql_database.py",
+    "database-rollback": "store/test_store_postgresql_database.py",
     "log-in": "web/test_web_server.py",
     "observation": "service/test_service_page.py",
     "look-around": "web/test_web_observation.py",

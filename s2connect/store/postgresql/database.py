@@ -1,0 +1,375 @@
+"""Database: a bounded pool of connections to PostgreSQL, transactions on them, and what to do when one fails.
+
+Who waits, and how long
+-----------------------
+Every wait is bounded, at the server and here, because a database that is gone often says nothing: connecting, a
+statement, a lock, a COMMIT and a whole operation. What does not come in time is StorageUnavailable.
+
+A COMMIT whose answer is lost
+-----------------------------
+Each transaction knows its number. Where the connection is cut in a COMMIT, the number is looked up: committed, aborted,
+or still under way. The lookup commits something itself, so that with synchronous replication a "committed" is on the
+standby, too. Only where the database stays away does the caller not know; then it may repeat the operation. A COMMIT
+is never cancelled: PostgreSQL would answer it as done although the standby does not have it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import AsyncCursor, conninfo, errors, pq
+from psycopg.rows import dict_row
+
+from s2connect.errors import ConfigurationError, StorageUnavailable
+from s2connect.store.postgresql.address import check_url, shown
+from s2connect.store.postgresql.failures import TRANSIENT, is_lost, unavailable
+from s2connect.store.postgresql.pool import Connection, Pool, Row
+from s2connect.store.postgresql.schema import APPLICATION, MIGRATION_LOCK, MIGRATIONS, READ_TABLES
+from s2connect.supervisor import FailureLog, Supervisor
+
+__all__ = ["Connection", "Database", "Row", "Transaction"]
+
+T = TypeVar("T")
+Values = Sequence[object] | Mapping[str, object]
+
+POOL_SIZE: Final = 8
+"""Connections of one instance at most, beside that of LISTEN."""
+
+CONNECT_S: Final = 3
+"""Seconds for a new connection, for each host of the URL."""
+
+LOCK_S: Final = 3
+"""Seconds for which a statement waits for a lock."""
+
+STATEMENT_S: Final = 5
+"""Seconds that a statement may take."""
+
+IDLE_S: Final = 10
+"""Seconds after which the server ends a transaction in which nothing happens: whoever had begun it is gone."""
+
+COMMIT_S: Final = 5.0
+"""Seconds for the answer to a COMMIT, which with synchronous replication is that of the standby."""
+
+OPERATION_S: Final = 10.0
+"""Seconds for one operation, with everything that is tried again."""
+
+MAX_TRIES: Final = 5
+"""Times that a transaction is tried which others disturb, or whose connection is lost before its end."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One transaction: its statements are durable at its end, or none.
+
+    Attributes:
+        connection: The connection, for nobody else meanwhile.
+        number: Number of the transaction in the database.
+        now: Time of the database when it began, in seconds since the epoch.
+    """
+
+    connection: Connection
+    number: str
+    now: float
+
+    async def execute(self, statement: str, values: Values | None = None) -> AsyncCursor[Row]:
+        """Run one statement. Raises psycopg.Error, which :meth:`Database.transaction` translates."""
+        return await self.connection.execute(statement, values)
+
+    async def row(self, statement: str, values: Values | None = None) -> Row | None:
+        """Run a statement and return its first row."""
+        return await (await self.execute(statement, values)).fetchone()
+
+    async def rows(self, statement: str, values: Values | None = None) -> list[Row]:
+        """Run a statement and return its rows."""
+        return await (await self.execute(statement, values)).fetchall()
+
+
+class Database:
+    """One database, with a bounded pool of connections. Its tables are those of :data:`MIGRATIONS`."""
+
+    def __init__(self, url: str, *, instance: str = "", size: int = POOL_SIZE) -> None:
+        """Use :meth:`open` instead."""
+        self.url = check_url(url)
+        self.shown = shown(url)
+        self._parameters = parameters(url, instance)
+        self.failures = FailureLog()
+        self._tasks = Supervisor("s2connect", self.failures)
+        self._closed = False
+        self._pool = Pool(url, lambda: Connection.connect(**self._parameters), size)
+
+    @classmethod
+    async def open(cls, url: str, *, instance: str = "", size: int = POOL_SIZE) -> Database:
+        """Connect, and see whether the tables are those of this program. ``instance`` shows in pg_stat_activity.
+
+        Raises:
+            ConfigurationError: It is no URL of a database.
+            StorageUnavailable: It cannot be reached, refuses us, or its tables are too old or too new.
+        """
+        database = cls(url, instance=instance, size=size)
+        try:
+            await database._check_tables()
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def close(self) -> None:
+        """Let operations that have begun end, even of cancelled callers, and close all connections. Idempotent."""
+        self._closed = True
+        await self._tasks.close(grace=OPERATION_S)
+        await self._pool.close()
+
+    # Connections
+
+    async def connect(self, *, doing: str = "connect to") -> Connection:
+        """Return a connection beside the pool, with ``autocommit``, for LISTEN. The caller closes it."""
+        try:
+            return await Connection.connect(**self._parameters)
+        except psycopg.Error as error:
+            raise unavailable(doing, self.url, error) from None
+
+    async def _check_tables(self) -> None:
+        """Compare the tables with those that this program knows, while no migration is under way."""
+        connection = await self.connect(doing="open")
+        known = len(MIGRATIONS)
+        try:
+            async with connection:
+                # Held to the end of the connection. A migration waits for it, and then sees this instance's pool.
+                await connection.execute("SELECT pg_advisory_lock_shared(%s)", (MIGRATION_LOCK,))
+                found = await (await connection.execute(READ_TABLES)).fetchone()
+        except psycopg.Error as error:
+            raise unavailable("open", self.url, error) from None
+        if found is None or found["expanded"] < known:
+            raise StorageUnavailable(
+                f"The tables in {self.shown} are older than this program.",
+                hint="Migrate them with: s2connect store migrate",
+            )
+        if found["contracted"] > known:
+            raise StorageUnavailable(
+                f"The tables in {self.shown} are those of a later version of s2connect "
+                f"({found['contracted']}, known {known}).",
+                hint="Update s2connect on this machine.",
+            )
+
+    # Operations
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, doing: str = "write") -> AsyncIterator[Transaction]:
+        """Transaction, READ COMMITTED: what is inside is durable when it has ended, or nothing of it.
+
+        An exception inside rolls back. A caller that is cancelled inside, too; during the COMMIT it does not know.
+        Nothing is tried again once it has begun: :meth:`run` does that.
+
+        Raises:
+            StorageUnavailable: "Could not <doing> <database>": gone, too slow, or others were in the way.
+        """
+        with self._translated(doing):
+            async with self._transaction() as transaction:
+                yield transaction
+
+    async def run(self, doing: str, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run work in one transaction, and again where others disturbed it or the connection was lost before its end.
+
+        It goes on to its end where the caller is cancelled. ``work`` may run several times. Raises what ``work``
+        raises, and StorageUnavailable as :meth:`transaction`.
+        """
+        return await self._bounded(doing, lambda: self._in_transactions(work))
+
+    async def read(self, doing: str, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run one statement that is a transaction of its own and may be repeated: a read, or an idempotent write."""
+        return await self._bounded(doing, lambda: self._on_connections(work))
+
+    async def _bounded(self, doing: str, work: Callable[[], Awaitable[T]]) -> T:
+        async def operation() -> T:
+            with self._translated(doing):
+                return await work()
+
+        if self._closed:
+            raise StorageUnavailable(f"The store {self.shown} is closed.", hint="")
+        task = self._tasks.spawn(operation(), "database-operation", expected=logging.DEBUG)
+        try:
+            async with asyncio.timeout(OPERATION_S):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            task.cancel()  # which may last, where the server is silent
+            raise unavailable(doing, self.url, None) from None
+
+    @contextlib.contextmanager
+    def _translated(self, doing: str) -> Any:
+        try:
+            yield
+        except psycopg.Error as error:
+            raise unavailable(doing, self.url, error) from None
+
+    async def _on_connections(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        tries = 0
+        while True:
+            tries += 1
+            connection = await self._pool.take()
+            try:
+                return await work(connection)
+            except psycopg.Error as error:
+                if not await self._may_try_again(error, tries):
+                    raise
+            finally:
+                await self._pool.give(connection)
+
+    async def _in_transactions(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                async with self._transaction() as transaction:
+                    return await work(transaction)
+            except psycopg.Error as error:
+                if not await self._may_try_again(error, tries):
+                    raise
+
+    async def _may_try_again(self, error: psycopg.Error, tries: int) -> bool:
+        """Return whether the same work may succeed now, after a pause that differs from that of others."""
+        if isinstance(error, errors.ReadOnlySqlTransaction):
+            await self._pool.forget()  # the primary has become a standby
+        elif not is_lost(error) and not isinstance(error, TRANSIENT):
+            return False
+        await asyncio.sleep(random.uniform(0, 0.01 * 2**tries))  # noqa: S311 - no secret
+        return tries < MAX_TRIES
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction]:
+        """Transaction that raises psycopg.Error: StorageUnavailable only where nobody knows how it ended."""
+        transaction = await self._begin()
+        try:
+            yield transaction
+        except BaseException as error:
+            if isinstance(error, Exception):
+                await self._roll_back(transaction.connection)
+            else:
+                self._tasks.spawn(self._roll_back(transaction.connection), "database-rollback")
+            raise
+        # Not in the caller's task: cancelling it must not cancel a COMMIT.
+        await asyncio.shield(self._tasks.spawn(self._commit(transaction), "database-commit", expected=logging.DEBUG))
+
+    async def _begin(self) -> Transaction:
+        tries = 0
+        while True:
+            tries += 1
+            connection = await self._pool.take()
+            try:
+                cursor = await connection.execute(
+                    "BEGIN; SELECT pg_current_xact_id()::text AS number,"
+                    " extract(epoch FROM clock_timestamp())::float8 AS now",
+                    prepare=False,
+                )
+                cursor.nextset()
+                row = await cursor.fetchone()
+                assert row is not None
+                return Transaction(connection, row["number"], row["now"])
+            except psycopg.Error as error:
+                await self._roll_back(connection)
+                if tries >= MAX_TRIES or not is_lost(error):
+                    raise
+            except BaseException:
+                self._tasks.spawn(self._roll_back(connection), "database-rollback")
+                raise
+
+    async def _roll_back(self, connection: Connection) -> None:
+        with contextlib.suppress(psycopg.Error):
+            await connection.rollback()
+        await self._pool.give(connection)
+
+    async def _commit(self, transaction: Transaction) -> None:
+        connection = transaction.connection
+        if connection.info.transaction_status is pq.TransactionStatus.INERROR:
+            # A statement failed and somebody went on: COMMIT would roll back, and say so in a word only.
+            await self._roll_back(connection)
+            raise psycopg.errors.InFailedSqlTransaction("a statement of this transaction had failed")
+        late = asyncio.get_running_loop().call_later(COMMIT_S, _cut, connection)
+        try:
+            await connection.execute("COMMIT", prepare=False)
+            return
+        except psycopg.Error as error:
+            if not connection.closed and not is_lost(error):
+                raise
+        finally:
+            late.cancel()
+            await self._pool.give(connection)
+        await self._settle(transaction.number)
+
+    async def _settle(self, number: str) -> None:
+        """Find out how a transaction ended whose COMMIT got no answer. Return where it is durable.
+
+        Raises:
+            OperationalError: It was rolled back.
+            StorageUnavailable: Nobody knows.
+        """
+        unknown = StorageUnavailable(
+            f"The connection to {self.shown} was lost in a commit, and whether it happened is not known.",
+            hint="It is safe to do the same again.",
+        )
+        try:
+            async with asyncio.timeout(COMMIT_S):
+                while (status := await self._status(number)) != "committed":
+                    if status == "aborted":
+                        raise psycopg.OperationalError("the transaction was rolled back")
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise unknown from None
+
+    async def _status(self, number: str) -> str:
+        """Return how a transaction stands, once this is as durable as a commit is; "" where it cannot be seen now."""
+        try:
+            connection = await self._pool.take()
+        except StorageUnavailable:
+            return ""
+        try:
+            cursor = await connection.execute(
+                "SELECT pg_xact_status(%s::xid8) AS status, pg_logical_emit_message(true, 's2connect', '')", (number,)
+            )
+            row = await cursor.fetchone()
+        except psycopg.Error:
+            return ""
+        finally:
+            await self._pool.give(connection)
+        return str(row["status"]) if row is not None else ""
+
+
+def parameters(url: str, instance: str = "") -> dict[str, Any]:
+    """Return the parameters of a connection; those of the URL go first. Raises ConfigurationError."""
+    try:
+        given = conninfo.conninfo_to_dict(check_url(url))
+    except psycopg.Error:  # whose text repeats parts of the URL
+        raise ConfigurationError(
+            f"The URL of the database {shown(url)} has a parameter that PostgreSQL does not know, or a bad escape.",
+            hint="What it may have is in PostgreSQL's manual: Connection Strings. % in a password is written %25.",
+        ) from None
+    seconds = {"statement_timeout": STATEMENT_S, "lock_timeout": LOCK_S, "idle_in_transaction_session_timeout": IDLE_S}
+    options = " ".join(f"-c {name}={value}s" for name, value in seconds.items())
+    usual: dict[str, Any] = {
+        "connect_timeout": CONNECT_S,
+        "application_name": f"{APPLICATION}/{len(MIGRATIONS)} {instance}".rstrip()[:63],
+        # The primary, where the URL names several hosts.
+        "target_session_attrs": "read-write",
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+    }
+    extra = {"options": f"{options} {given.pop('options', '') or ''}".rstrip()}
+    return {**usual, **given, **extra, "autocommit": True, "row_factory": dict_row}
+
+
+def _cut(connection: Connection) -> None:
+    """End a connection under whoever waits on it, without asking the server to cancel."""
+    with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as shut:
+        shut.shutdown(socket.SHUT_RDWR)

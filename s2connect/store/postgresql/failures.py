@@ -1,0 +1,77 @@
+"""Errors of PostgreSQL for a person: reason, and the step that helps. Never a password."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+from psycopg import errors
+
+from s2connect.errors import StorageUnavailable
+from s2connect.store.postgresql.address import shown
+
+TRANSIENT = (errors.SerializationFailure, errors.DeadlockDetected)
+"""Errors after which the database has rolled back, and the same transaction may succeed."""
+
+_REASONS: tuple[tuple[type[psycopg.Error], str, str | None], ...] = (
+    (
+        errors.UndefinedTable,
+        "it has not the tables of this program",
+        "Make them with: s2connect store migrate --store URL",
+    ),
+    (errors.UndefinedColumn, "its tables are older than this program", "Run: s2connect store migrate --store URL"),
+    (errors.InvalidCatalogName, "there is no such database", "Make it with createdb, or mend the URL."),
+    (
+        errors.InvalidAuthorizationSpecification,  # also a wrong password
+        "it refuses the user or the password",
+        "The password may stand in the URL, in PGPASSWORD, or in the file that PGPASSFILE names.",
+    ),
+    (errors.InsufficientPrivilege, "the user may not do that", "Give the user the rights on the tables, or own them."),
+    (errors.TooManyConnections, "it has too many connections", "Raise max_connections of PostgreSQL."),
+    (errors.DiskFull, "its disk is full", "Free some space there, then try again."),
+    (
+        errors.ReadOnlySqlTransaction,
+        "it is read-only, as a standby is",
+        "Name the primary in the URL, or all hosts: postgresql://a,b/name?target_session_attrs=read-write",
+    ),
+    (errors.QueryCanceled, "it did not answer in time", "Look what keeps it busy: pg_stat_activity."),
+    (errors.LockNotAvailable, "what is needed is locked for too long", "Look who holds it: pg_locks."),
+    (errors.AdminShutdown, "it is shutting down", "Start it again; then it goes on by itself."),
+    (errors.CrashShutdown, "it has crashed", "It starts again by itself; look into its log."),
+    (errors.CannotConnectNow, "it is starting or stopping", "Wait a little; then it goes on by itself."),
+)
+
+_DOWN = "Check that the database runs and can be reached; then it goes on by itself."
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Return whether an error says that the connection is gone, or that there was none."""
+    return isinstance(error, psycopg.OperationalError) and (
+        error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate[:3] == "57P"
+    )
+
+
+def unavailable(doing: str, url: str, error: BaseException | None) -> StorageUnavailable:
+    """Describe a failed access: "Could not <doing> <database>". Raise it ``from None``: libpq may say more."""
+    reason, hint = "it does not answer", _DOWN
+    for kind, its_reason, its_hint in _REASONS:
+        if isinstance(error, kind):
+            return StorageUnavailable(f"Could not {doing} {shown(url)}: {its_reason}.", hint=its_hint)
+    if isinstance(error, psycopg.OperationalError):
+        reason = _of_connection(str(error)) or reason
+    elif isinstance(error, psycopg.Error):
+        reason, hint = f"{type(error).__name__} ({error.sqlstate})", "Look into the log of PostgreSQL."
+    return StorageUnavailable(f"Could not {doing} {shown(url)}: {reason}.", hint=hint)
+
+
+_AUTHENTICATION = re.compile(r"password authentication failed|no password supplied|no pg_hba\.conf entry")
+
+
+def _of_connection(text: str) -> str:
+    """Return the reason in what libpq says of a connection that failed, whose sentences repeat host and port."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if any(_AUTHENTICATION.search(line) for line in lines):
+        return "it refuses the user or the password"
+    last = next((line for line in reversed(lines) if "failed:" in line), lines[-1] if lines else "")
+    last = last.rpartition("failed:")[2].strip().removeprefix("FATAL:").strip().rstrip(".")
+    return "".join(character for character in last if character.isprintable())[:200]

@@ -1,0 +1,168 @@
+"""A real PostgreSQL for tests: one cluster for each test process, and a database of its own for each test.
+
+Import its fixtures where they are needed::
+
+    from tests.postgresql import postgresql, postgresql_cluster  # noqa: F401
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.waits import patience
+
+USER = "postgres"
+TEMPLATE = "s2connect_template"
+
+
+def _programs() -> Path | None:
+    """Return the directory of the newest ``initdb``: Debian has it outside of the path."""
+    if found := shutil.which("initdb"):
+        return Path(found).parent
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda place: int(place.parts[-3]))
+    return places[-1].parent if places else None
+
+
+def need_postgresql() -> None:
+    """Skip the test where PostgreSQL or psycopg is missing; fail in CI, which installs both."""
+    reason = ""
+    if _programs() is None:
+        reason = "PostgreSQL is not installed (Debian: apt-get install postgresql)"
+    else:
+        try:
+            import psycopg  # noqa: F401
+        except ImportError:
+            reason = "psycopg is not installed (pip install 's2connect[postgresql]')"
+    if reason:
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+class Cluster:
+    """A PostgreSQL server on a socket in a directory of its own, for the user ``postgres`` without a password.
+
+    Args:
+        durable: Whether it flushes to disk as in operation; for tests that end it hard.
+        settings: Further settings, by name.
+    """
+
+    def __init__(self, *, durable: bool = False, **settings: str) -> None:
+        need_postgresql()
+        programs = _programs()
+        assert programs is not None
+        self._programs = programs
+        # Not in the test's directory: the path of a socket has at most 107 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="s2pg"))
+        self._settings = {
+            "listen_addresses": "''",
+            "unix_socket_directories": f"'{self.directory}'",
+            "shared_buffers": "32MB",
+            "max_connections": "100",
+            "fsync": "on" if durable else "off",
+            "log_min_messages": "warning",
+            **settings,
+        }
+        if os.geteuid() == 0:  # the server refuses to run as root
+            shutil.chown(self.directory, USER, USER)
+        self.directory.chmod(0o755)
+        self.data = self.directory / "data"
+        self._run("initdb", "-A", "trust", "-U", USER, "-E", "UTF8", "--locale=C", "-N", "-D", self.data)
+        self.start()
+
+    def _run(self, program: str, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        words = [str(self._programs / program), *map(str, arguments)]
+        if os.geteuid() == 0:
+            words = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", *words]
+        # Without pipes: the server would inherit them and keep them open.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(
+                words,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=patience(60),
+                env={**os.environ, "LC_ALL": "C"},
+                check=False,
+            )
+            output.seek(0)
+            text = output.read()
+        assert not check or done.returncode == 0, f"{program}: {text}"
+        return done
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections."""
+        options = " ".join(f"-c {name}={value}" for name, value in self._settings.items())
+        self._run("pg_ctl", "-w", "-D", self.data, "-l", self.directory / "log", "-o", options, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop the server; ``immediate`` as in a crash."""
+        self._run("pg_ctl", "-w", "-D", self.data, "-m", mode, "stop", check=False)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server and all of its processes: SIGSTOP makes it silent."""
+        first = (self.data / "postmaster.pid").read_text("ascii").split()[0]
+        children = subprocess.run(["pgrep", "-P", first], capture_output=True, text=True, check=False).stdout.split()
+        for process in (first, *children):
+            os.kill(int(process), number)
+
+    def url(self, database: str) -> str:
+        """Return the URL of a database."""
+        return f"postgresql://{USER}@/{database}?host={self.directory}"
+
+    def sql(self, statement: str, database: str = "postgres") -> None:
+        """Run one statement outside of a transaction."""
+        import psycopg
+
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def new_database(self) -> str:
+        """Return the URL of a new database with the tables of this program."""
+        name = f"test_{uuid.uuid4().hex}"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        return self.url(name)
+
+    def make_template(self) -> None:
+        """Make the database of which :meth:`new_database` makes copies."""
+        from s2connect.store.postgresql.migrating import expand
+
+        self.sql(f"CREATE DATABASE {TEMPLATE}")
+        # In a thread: a loop may run in this one.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda: asyncio.run(expand(self.url(TEMPLATE)))).result()
+
+    def close(self) -> None:
+        """Stop the server and remove its files."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql_cluster() -> Iterator[Cluster]:
+    """One server for all tests of this process, which does not flush to disk."""
+    cluster = Cluster()
+    try:
+        cluster.make_template()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def postgresql(postgresql_cluster: Cluster) -> str:
+    """URL of an empty database with the tables of this program."""
+    return postgresql_cluster.new_database()
