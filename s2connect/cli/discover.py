@@ -39,7 +39,9 @@ ANSWER_SECONDS = 4.0  # seconds in which an endpoint tells what it hosts
 ASKED_AT_ONCE = 8  # endpoints that are asked at the same time
 MAX_ASKED = 100  # most endpoints that are asked
 MAX_SHOWN_NODES = 10  # most nodes of one endpoint in a list for people; programs get all
-MAX_LIVE = 30  # most endpoints that are drawn while it listens; the result has all
+ASK_SECONDS = 20.0  # seconds for all of these answers
+MAX_LIVE = 30  # most endpoints that are drawn while it listens
+MAX_LISTED = 50  # most endpoints that are listed for people, those of one address in turn with others; programs get all
 
 NOTHING_FOUND = (
     "Nothing was found. Is the other side on, and in the same network (no guest Wi-Fi, no other VLAN)? "
@@ -69,9 +71,11 @@ def found_object(found: FoundEndpoint, own_url: str | None) -> dict[str, Any]:
     }
 
 
-def limits(browser: Browser) -> list[str]:
-    """Return sentences about reasons why an endpoint may not be listed."""
+def limits(browser: Browser, found: int = 0) -> list[str]:
+    """Return sentences about reasons why an endpoint may not be listed, where so many were found."""
     notes = []
+    if (more := found - MAX_LISTED) > 0:
+        notes.append(f"And {more} more, which are in: s2connect discover --json")
     if all(own.interface.ip.is_loopback for own in own_addresses()):
         notes.append("This machine has no network address but that of itself: nothing else can be seen.")
     elif not _has_link():
@@ -129,7 +133,9 @@ async def ask_what_they_host(found: Sequence[FoundEndpoint]) -> Hosted:
                 hosted[one.instance] = (await service.ask(command)).nodes
 
     async with reach_nothing() as service:
-        await asyncio.gather(*(ask(service, one, url) for one, url in asked))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ASK_SECONDS):
+                await asyncio.gather(*(ask(service, one, url) for one, url in asked))
     return hosted
 
 
@@ -198,8 +204,8 @@ async def once(role: Role | None, seconds: float, own_url: str | None, *, as_jso
 
 async def _result(browser: Browser, own_url: str | None, *, as_json: bool) -> None:
     found = browser.found()
-    hosted = await ask_what_they_host(found)
-    notes = limits(browser)
+    hosted = await ask_what_they_host(found if as_json else found[:MAX_LISTED])
+    notes = limits(browser, 0 if as_json else len(found))
     if not found:
         notes.append(NOTHING_FOUND)
     if as_json:
@@ -209,7 +215,7 @@ async def _result(browser: Browser, own_url: str | None, *, as_json: bool) -> No
         return
     out = console()
     if found:
-        put(out, endpoints_block(found, hosted=hosted, own_url=own_url))
+        put(out, endpoints_block(found[:MAX_LISTED], hosted=hosted, own_url=own_url))
     for note in notes:
         tell(note)
 

@@ -10,7 +10,16 @@ from typing import NamedTuple
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from s2connect.cli.discover import NOTHING_FOUND, ask_what_they_host, endpoints_block, limits, listen, progress, so_far
+from s2connect.cli.discover import (
+    MAX_LISTED,
+    NOTHING_FOUND,
+    ask_what_they_host,
+    endpoints_block,
+    limits,
+    listen,
+    progress,
+    so_far,
+)
 from s2connect.cli.show import ROLES, node_title, titled
 from s2connect.cli.terminal import ask_person, console, put, tell
 from s2connect.discovery.browse import Browser
@@ -132,7 +141,8 @@ class Dialogue:
 
                 await listen(LOOK_SECONDS, block)
                 block(0)
-                notes = limits(browser)
+                notes = limits(browser, len(endpoints))
+                del endpoints[MAX_LISTED:]
         except NotReachable as error:
             notes = [str(error)]
         devices = (await self._steps.status()).waiting if other is Role.RM else []

@@ -33,7 +33,7 @@ from s2connect.discovery.dns import (
     address_text,
     query,
 )
-from s2connect.discovery.endpoint_table import EndpointTable, Wanted
+from s2connect.discovery.endpoint_table import EndpointTable, Wanted, in_turn
 from s2connect.discovery.network import NetworkMonitor
 from s2connect.discovery.shared import shared_zeroconf
 from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, FoundEndpoint
@@ -143,8 +143,8 @@ class Browser:
         return self._table.overflow
 
     def found(self) -> list[FoundEndpoint]:
-        """Return the endpoints that are there now, in the order of appearance."""
-        return [endpoint for endpoint in self._table.endpoints.values() if self._wanted(endpoint)]
+        """Return the endpoints that are there now, in the order of :func:`in_turn`."""
+        return in_turn(endpoint for endpoint in self._table.endpoints.values() if self._wanted(endpoint))
 
     def reconfirm(self) -> None:
         """Query all endpoints anew; those that do not answer within 5 seconds vanish.

@@ -6,6 +6,7 @@ Times are seconds of any one clock. Names of services and hosts are full names i
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 
@@ -39,6 +40,22 @@ FIRST_INTERVAL = 1.0
 
 LONGEST_INTERVAL = 3600.0
 """Longest interval between two searches (RFC 6762, section 5.2)."""
+
+
+def in_turn(endpoints: Iterable[FoundEndpoint]) -> list[FoundEndpoint]:
+    """Return endpoints in the order of appearance, but the second one of an address after the first ones of all, etc.
+
+    Whoever advertises a hundred of them does not push others out of a list that has an end (SEC-03). Those without an
+    address are in turn as those of one address.
+    """
+    turns: Counter[str] = Counter()
+
+    def turn(one: FoundEndpoint) -> int:
+        address = next(iter(one.addresses), "")
+        turns[address] += 1
+        return turns[address]
+
+    return sorted(endpoints, key=turn)
 
 
 def _fits_in_query(name: str) -> bool:

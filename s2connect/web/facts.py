@@ -430,6 +430,7 @@ class Snapshot:
         more_links: Links that are left out.
         ended: Pairings that have ended, newest first.
         found: Endpoints in the local network.
+        more_found: Those that are left out.
         found_note: Why nothing can be found there; empty otherwise.
         waiting: Devices without a server that wait here to be paired.
         warnings: Warnings, newest first.
@@ -446,6 +447,7 @@ class Snapshot:
     more_links: int = 0
     ended: tuple[EndedPairing, ...] = ()
     found: tuple[FoundFacts, ...] = ()
+    more_found: int = 0
     found_note: str = ""
     waiting: tuple[NodeDescription, ...] = ()
     warnings: tuple[Warned, ...] = ()

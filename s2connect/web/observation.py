@@ -342,6 +342,7 @@ class Observation:
         self._shown = self.mark()
         now, bridge, history = datetime.now(UTC), self.bridge, self.endpoint.history()
         peers = self._peers()
+        found, more_found = self.neighbours.found({key.remote for key in self.pairings})
         links, more_links = links_of(bridge, history, self.wall(), now) if bridge is not None else ((), 0)
         return Snapshot(
             at=now,
@@ -354,7 +355,8 @@ class Observation:
             links=links,
             more_links=more_links,
             ended=tuple(self._ended()),
-            found=tuple(self.neighbours.found({key.remote for key in self.pairings})),
+            found=found,
+            more_found=more_found,
             found_note=self.neighbours.note,
             waiting=tuple(self.endpoint.waiting()),
             warnings=tuple(self.warnings.newest_first()),

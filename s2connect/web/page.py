@@ -40,7 +40,7 @@ MAX_SHOWN: Final = 50
 """Pairings and links that are shown, those that need a person first; the search finds the others."""
 
 MAX_FOUND: Final = 30
-"""Endpoints of the local network that are shown."""
+"""Endpoints of the local network that are shown; the search finds the others."""
 
 MAX_DRAWINGS: Final = 12
 """Power curves that are shown."""
@@ -55,7 +55,7 @@ MAX_CODES: Final = 4
 """Nodes of ours that have a place for their code; with more of them, those whose code is valid, and a list."""
 
 CROWD: Final = 8
-"""Pairings or links from which there is a search."""
+"""Pairings, links or endpoints of the network from which there is a search."""
 
 MAX_QUERY: Final = 100
 """Longest text that is searched for, in characters."""
@@ -198,7 +198,7 @@ class Page:
         facts = self._observation.snapshot()
         peers = [one for one in facts.peers if _fits(query.find, *_texts_of_peer(one))]
         links = [one for one in facts.links if _fits(query.find, *_texts_of_link(one))]
-        found = [one for one in facts.found if not one.ours]
+        found = [one for one in facts.found if not one.ours and _fits(query.find, *_texts_of_found(one))]
         drawn = drawings(self._observation.curves(), facts.at.timestamp())
         drawn = [one for one in drawn if _fits(query.find, one.title)]
         codes = [self._shown_code(one, facts) for one in facts.nodes]
@@ -217,9 +217,9 @@ class Page:
             "more_peers": facts.more_peers + max(0, len(peers) - MAX_SHOWN),
             "links": links[:MAX_SHOWN],
             "more_links": facts.more_links + max(0, len(links) - MAX_SHOWN),
-            "crowd": max(len(facts.peers), len(facts.links)) > CROWD,
+            "crowd": max(len(facts.peers), len(facts.links), len(facts.found)) > CROWD,
             "found": found[:MAX_FOUND],
-            "more_found": max(0, len(found) - MAX_FOUND),
+            "more_found": facts.more_found + max(0, len(found) - MAX_FOUND),
             "codes": [one for one in codes if few or one.text or one.wanted][:MAX_SHOWN],
             "spent": SPENT,
             "more_codes": [] if few else facts.nodes,
@@ -465,6 +465,11 @@ def _texts_of_peer(one: PeerFacts) -> Iterable[str]:
 
 def _texts_of_link(one: LinkFacts) -> Iterable[str]:
     return one.state, one.name, one.device.title, one.manager.title
+
+
+def _texts_of_found(one: FoundFacts) -> Iterable[str]:
+    titles = (node.title for node in one.nodes)
+    return one.name, one.instance, one.pairing_url, *titles, *one.addresses
 
 
 def _fits(wanted: str, *texts: str) -> bool:

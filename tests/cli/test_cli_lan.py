@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -21,6 +21,7 @@ from rich.console import Console
 
 from s2connect.cli import codes, discover, main, show
 from s2connect.cli.pairing import Candidate, _chosen
+from s2connect.discovery.browse import Browser
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.certificate import Certificates
 from s2connect.errors import UsageError
@@ -386,6 +387,21 @@ def printed(block: Any, width: int) -> str:
     out = io.StringIO()
     Console(file=out, width=width, markup=False, highlight=False, emoji=False).print(block)
     return out.getvalue()
+
+
+@pytest.mark.rule("SEC-03")
+async def test_of_a_hundred_endpoints_people_see_fifty_and_programs_all(capsys: Capture) -> None:
+    found = [endpoint(f"x{number}", instance=f"x{number}", addresses=()) for number in range(100)]
+    browser = cast("Browser", SimpleNamespace(found=lambda: found, refused=0, overflow=0))
+    await discover._result(browser, None, as_json=False)
+    printed = capsys.readouterr()
+    assert "x49 " in printed.out
+    assert "x50 " not in printed.out
+    assert "And 50 more, which are in: s2connect discover --json" in " ".join(printed.err.split())
+    await discover._result(browser, None, as_json=True)
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["endpoints"]) == 100
+    assert not any("more" in note for note in result["notes"])
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])

@@ -14,6 +14,7 @@ from s2connect.discovery.endpoint_table import (
     RECONFIRM_SECONDS,
     SETTLE_SECONDS,
     EndpointTable,
+    in_turn,
 )
 from s2connect.discovery.txt import SERVICE_TYPE, encode_txt
 from s2connect.model.common import Role
@@ -25,12 +26,20 @@ NAME = f"Ems.{SERVICE_TYPE}"
 KEY = NAME.lower()
 
 
-def see(table: EndpointTable, now: float, name: str = NAME, *, ttl: float = 4500, host: str = "ems.local.") -> None:
+def see(
+    table: EndpointTable,
+    now: float,
+    name: str = NAME,
+    *,
+    ttl: float = 4500,
+    host: str = "ems.local.",
+    address: str = "10.0.0.1",
+) -> None:
     table.pointer(name, None, ttl, now)
     table.pointer(name, Role.CEM, ttl, now)
     table.service(name, host, 120, now)
     table.text(name, TXT, ttl, now)
-    table.addresses(host, ["10.0.0.1"], 120, now, whole=True)
+    table.addresses(host, [address], 120, now, whole=True)
 
 
 def settle(table: EndpointTable, now: float) -> float:
@@ -172,6 +181,21 @@ def test_a_flood_fills_no_more_than_the_table_and_does_not_displace_who_is_known
     assert len(table) == MAX_ENDPOINTS
     assert table.overflow == 10_000 - (MAX_ENDPOINTS - 1)
     assert KEY in table.endpoints
+
+
+@pytest.mark.rule("SEC-03")
+def test_a_hundred_endpoints_of_one_address_stand_behind_the_first_ones_of_others() -> None:
+    table = EndpointTable()
+    for number in range(100):
+        host = f"evil-{number % 50}.local."
+        see(table, 0, f"evil-{number}.{SERVICE_TYPE}", host=host, address="10.0.0.66")
+    now = settle(table, 0)
+    for number, name in enumerate("abc"):
+        see(table, now, f"{name}.{SERVICE_TYPE}", host=f"{name}.local.", address=f"10.0.0.{number}")
+    settle(table, now)
+    found = [one.instance for one in in_turn(table.endpoints.values())]
+    assert found[:5] == ["evil-0", "a", "b", "c", "evil-1"]
+    assert len(found) == 103
 
 
 @pytest.mark.rule("SEC-03")

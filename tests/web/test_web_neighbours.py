@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+from uuid import uuid4
+
 import pytest
 
-from s2connect import Endpoint, Role
+from s2connect import Endpoint, NodeDescription, NodeId, Role
+from s2connect.discovery.browse import Browser
+from s2connect.discovery.endpoint_table import in_turn
+from s2connect.discovery.txt import FoundEndpoint
 from s2connect.model.url import BaseUrl
 from s2connect.web.neighbours import LOOK_EVERY, MAX_FOUND, Neighbours
 from tests.netns import Lan, require_netns
@@ -74,8 +81,38 @@ async def test_a_stranger_who_advertises_makes_this_endpoint_ask_nobody_elsewher
         for elsewhere in ("victim.example", "8.8.8.8", "[2001:4860:4860::8888]", "[2001:0:808:808::1]"):
             assert not asks(f"https://{elsewhere}/pairing/", 0.0)
         assert not asks(str(endpoint.pairing_url), 0.0), "itself"
-        for number in range(2 * MAX_FOUND):
-            asks(f"https://x{number}.local/pairing/", 0.0)
-        assert len(neighbours._looked) == MAX_FOUND
-        neighbours._forget(set())
-        assert asks("https://battery.local:8443/pairing/", LOOK_EVERY)
+
+
+def advertised(instance: str, address: str) -> FoundEndpoint:
+    url = BaseUrl(f"https://{instance}.local:8443/pairing/")
+    return FoundEndpoint(
+        instance=instance, roles=frozenset(Role), host=f"{instance}.local", addresses=(address,), pairing_url=url
+    )
+
+
+@pytest.mark.rule("SEC-03")
+async def test_a_hundred_endpoints_of_a_stranger_keep_nobody_from_being_asked_and_shown() -> None:
+    evil = [advertised(f"evil-{number}", "10.0.0.66") for number in range(2 * MAX_FOUND)]
+    there = in_turn([*evil, advertised("battery", "10.0.0.2"), advertised("charger", "10.0.0.3")])
+    battery = NodeDescription(id=NodeId(uuid4()), brand="Acme", type="Battery", model_name="One", role=Role.RM)
+    async with Endpoint.open(config=config(Role.CEM)) as endpoint:
+        neighbours = Neighbours(endpoint)
+        neighbours._browser = cast("Browser", SimpleNamespace(found=lambda: there))
+        neighbours._due = {one.pairing_url for one in there}
+        asked = []
+        while (url := neighbours._next(there, 0.0)) is not None:
+            asked.append(url.host)
+        assert asked[:4] == ["evil-0.local", "battery.local", "charger.local", "evil-1.local"]
+        assert len(asked) == MAX_FOUND, "nobody beyond those that are shown"
+        found, more = neighbours.found(set())
+        assert [one.instance for one in found[:4]] == ["evil-0", "battery", "charger", "evil-1"]
+        assert (len(found), more) == (MAX_FOUND, MAX_FOUND + 2)
+        neighbours._nodes = {BaseUrl("https://charger.local:8443/pairing/"): (battery,)}
+        assert neighbours.found(set())[0][0].instance == "charger", "it has answered"
+        neighbours._nodes |= {BaseUrl("https://evil-150.local:8443/pairing/"): (replace_id(battery),)}
+        first, second, *_ = neighbours.found({battery.id})[0]
+        assert (first.instance, first.paired, second.instance) == ("charger", True, "evil-150")
+
+
+def replace_id(node: NodeDescription) -> NodeDescription:
+    return node.model_copy(update={"id": NodeId(uuid4())})

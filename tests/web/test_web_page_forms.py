@@ -21,7 +21,7 @@ from s2connect.web.access import Session
 from s2connect.web.drawing import amount, drawings
 from s2connect.web.facts import Curve, Point
 from s2connect.web.observation import Observation
-from s2connect.web.page import IDS, PARTS, Page, Query
+from s2connect.web.page import IDS, MAX_FOUND, PARTS, Page, Query
 from s2connect.web.server import PageServer
 from s2connect.web.templates import STATIC, environment, render, static_file
 from tests.waits import until, within
@@ -333,3 +333,18 @@ def test_of_many_peers_those_that_fit_are_shown() -> None:
     few = render("page.html", said="", **page._values(Query(find="REFUSED"), session))
     assert 0 < few.count('id="peer-') < 20
     assert "None fits" in render("page.html", said="", **page._values(Query(find="dishwasher"), session))
+
+
+def test_of_many_endpoints_in_the_network_some_are_shown_the_others_counted_and_all_are_found() -> None:
+    made = Shown("x", kind="serve", peers=0)
+    one = made._snapshot.found[0]
+    many = tuple(replace(one, name=f"x{number}", instance=f"x{number}", nodes=()) for number in range(99))
+    found = (*many, replace(one, name="Battery"))
+    made._snapshot = replace(made._snapshot, found=found, more_found=200, waiting=())
+    page, session = Page(cast("Observation", made), no_command), Session("token", None, 0.0, 0.0)
+    html = render("page.html", said="", **page._values(Query(), session))
+    assert f"and {200 + 100 - MAX_FOUND} more; search" in html
+    assert 'id="find"' in html
+    assert "Battery" not in html
+    assert "Battery" in render("part_found.html", **page._values(Query(find="battery"), session))
+    assert "None fits" in render("part_found.html", **page._values(Query(find="dishwasher"), session))
