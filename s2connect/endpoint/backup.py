@@ -13,10 +13,19 @@ from pathlib import Path
 from typing import Literal
 from uuid import uuid4
 
+import msgspec
+
 from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_KEY
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig
 from s2connect.endpoint.pairing import static_name
-from s2connect.errors import BackupRefused, ConfigurationError, NotInitialised, StorageUnavailable, UsageError
+from s2connect.errors import (
+    BackupRefused,
+    ConfigurationError,
+    NotInitialised,
+    StorageError,
+    StorageUnavailable,
+    UsageError,
+)
 from s2connect.model.secret import Secret
 from s2connect.store.backup_file import (
     ENTROPY_BYTES,
@@ -63,7 +72,8 @@ class Restored:
 
     Attributes:
         made_at: When its state was read.
-        moved: Whether it was moved here: then its access tokens are the valid ones.
+        moved: Whether the home that it comes from was sealed with it: then its access tokens are the valid ones, unless
+            that home was opened again, or the file was restored elsewhere before.
         pairings: Number of pairings in it.
         vault: Where the secrets are now.
         config: The settings.
@@ -88,20 +98,25 @@ def passphrase_of(text: Secret | str) -> Passphrase:
         raise UsageError(f"The passphrase has to be {Passphrase.described}.") from None
 
 
-async def take(
-    home: Home, config: EndpointConfig, vault: Vault, store: SqliteStore, passphrase: Passphrase, *, moved: bool = False
-) -> Backup:
+async def take(home: Home, config: EndpointConfig, vault: Vault, store: SqliteStore, passphrase: Passphrase) -> Backup:
     """Return a backup of an open state directory, also of that of a running service.
 
     Raises:
         StorageError: Something could not be read, or is larger than a backup can be.
     """
+    return await asyncio.to_thread(_sealed, *await _read(home, config, vault, store), config, passphrase)
+
+
+async def _read(home: Home, config: EndpointConfig, vault: Vault, store: SqliteStore) -> tuple[Contents, list[str]]:
     made_at = time.time()
     database, secrets = await store.snapshot()
-    contents, others = await asyncio.to_thread(_collect, home, config, vault, made_at, database, secrets, moved)
-    file = await asyncio.to_thread(lambda: seal(contents, passphrase, entropy=os.urandom(ENTROPY_BYTES)))
+    return await asyncio.to_thread(_collect, home, config, vault, made_at, database, secrets)
+
+
+def _sealed(contents: Contents, others: list[str], config: EndpointConfig, passphrase: Passphrase) -> Backup:
+    file = seal(contents, passphrase, entropy=os.urandom(ENTROPY_BYTES))
     left_out = (*others, *(str(path) for path in named_files(config)))
-    return Backup(file, datetime.fromtimestamp(made_at, UTC), check_database(database), left_out)
+    return Backup(file, datetime.fromtimestamp(contents.made_at, UTC), check_database(contents.database), left_out)
 
 
 def _collect(
@@ -111,7 +126,6 @@ def _collect(
     made_at: float,
     database: bytes,
     secrets: dict[str, bytes],
-    moved: bool,
 ) -> tuple[Contents, list[str]]:
     files: dict[str, bytes] = {}
     others: list[str] = []
@@ -127,7 +141,7 @@ def _collect(
         secret = vault.get(name)
         if secret is not None:
             secrets[name] = secret
-    return Contents(made_at=made_at, moved=moved, files=files, secrets=secrets, database=database), others
+    return Contents(made_at=made_at, moved=False, files=files, secrets=secrets, database=database), others
 
 
 def named_files(config: EndpointConfig) -> list[Path]:
@@ -167,18 +181,30 @@ async def back_up(path: Path, passphrase: Passphrase) -> Backup:
 async def move(path: Path, passphrase: Passphrase, file: Path) -> Backup:
     """Write a backup into a file, then seal the state directory, whose service does not run.
 
-    A crash leaves the directory as it was, or sealed; where it is sealed the file is whole.
+    A crash leaves the directory as it was, or sealed; where it is sealed the file is whole. The file says that the home
+    was sealed only once it is: it is written as a backup first, then once more.
 
     Raises:
         HomeInUse, HomeMoved, NotInitialised, StorageError: Nothing was sealed.
     """
     async with _opened(path) as (home, config, vault, store):
-        made = await take(home, config, vault, store, passphrase, moved=True)
-        await asyncio.to_thread(write_private, file, made.file)
-        written = await asyncio.to_thread(read_backup, file)
-        await asyncio.to_thread(unseal, written, passphrase)
-        await asyncio.to_thread(home.seal, file, made.made_at)
-        return made
+        contents, others = await _read(home, config, vault, store)
+        return await asyncio.to_thread(_move, home, contents, others, config, passphrase, file)
+
+
+def _move(
+    home: Home, contents: Contents, others: list[str], config: EndpointConfig, passphrase: Passphrase, file: Path
+) -> Backup:
+    first = _sealed(contents, others, config, passphrase)
+    moved = _sealed(msgspec.structs.replace(contents, moved=True), others, config, passphrase)
+    write_private(file, first.file)
+    unseal(read_backup(file), passphrase)
+    home.seal(file, first.made_at)
+    try:
+        write_private(file, moved.file)
+    except StorageError:
+        return first  # The home is sealed and the file whole; it only does not say that its tokens are valid.
+    return moved
 
 
 def undo_move(path: Path) -> None:
@@ -321,7 +347,10 @@ def sentences(restored: Restored) -> Sequence[str]:
     at = f"{restored.made_at.astimezone():%Y-%m-%d %H:%M}"
     found = []
     if restored.moved:
-        found.append("The endpoint was moved here: nothing has to be paired again. Never start it where it came from.")
+        found.append(
+            f"The home it comes from was sealed at {at}: nothing has to be paired again, unless that one was opened "
+            "again (move --undo), or the file was restored before. Only one of them may run."
+        )
     else:
         found.append(
             f"Sessions rotate tokens: what was paired or connected since {at} may have to be paired again. "
