@@ -104,10 +104,12 @@ class NameConflict(ConfigurationError):
     """Another device in the network has the name that this endpoint advertises (DISC-07).
 
     Attributes:
-        address: Its address, as far as that is known; otherwise empty.
+        address: Its address, as far as that is known; otherwise empty: it may be another process of this machine.
+        port: Its TCP port, where that is not ours; otherwise None.
     """
 
     address = ""
+    port: int | None = None
     default_hint = (
         "Give one of the two another name: s2connect config set host NAME; until then this endpoint is reached by its "
         "URL only."

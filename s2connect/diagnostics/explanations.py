@@ -227,8 +227,8 @@ _USAGE: Final = _group(
         ),
         "name_conflict": (
             "Another device in the network has the name of this one.",
-            "Give one of them another name: `s2connect config set host NAME`. Until then this one is "
-            "reached by its URL, and not found by others.",
+            "Give one of them another name: `s2connect config set host NAME`. Until then the one that started second "
+            "is reached by its URL, and not found by others; it asks for the name again every minute.",
         ),
         "bridge_file": (
             "The file of a bridge has mistakes.",
@@ -428,7 +428,8 @@ _WARNINGS: Final = _group(
     "`reason` of the event `warning`, and lines of its log. The service goes on. Errors above can be reasons, too.",
     {
         "copy_of_this_endpoint": (
-            "Another machine in the network has the name and the keys of this endpoint: it has a copy of its home.",
+            "Another machine in the network, or another process of this one, has the name and the keys of this "
+            "endpoint: it has a copy of its home.",
             "Stop one of the two; `s2connect move` is how an endpoint goes to another machine.",
             "Where the wrong one had sessions meanwhile, the pairings of the other may have to be made again.",
         ),

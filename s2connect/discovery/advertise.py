@@ -17,7 +17,7 @@ from zeroconf import Error as ZeroconfError
 from zeroconf import RecordUpdate, RecordUpdateListener, ServiceInfo, ServiceNameAlreadyRegistered, Zeroconf
 from zeroconf.asyncio import AsyncZeroconf
 
-from s2connect.discovery.dns import AAAA, SRV, TXT, A, DNSAddress, DNSRecord, DNSService, query, response
+from s2connect.discovery.dns import AAAA, CLASS_IN, SRV, TXT, A, DNSAddress, DNSRecord, DNSService, query, response
 from s2connect.discovery.network import NetworkMonitor
 from s2connect.discovery.shared import shared_zeroconf
 from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, Advertisement, encode_txt
@@ -34,6 +34,9 @@ PROBES = 3
 
 PROBE_SECONDS = 0.25
 """Seconds to wait for an answer to each probe (RFC 6762, section 8.1)."""
+
+CLAIM_TTL = 1
+"""Seconds for which others remember the records of :func:`claim_name`."""
 
 GOODBYES = 3
 """Times that a goodbye is sent: it is not acknowledged."""
@@ -139,7 +142,7 @@ class Advertiser:
         for _ in range(PROBES):
             core.async_send(probe)
             with contextlib.suppress(TimeoutError):
-                raise _conflict(advertisement, await asyncio.wait_for(asyncio.shield(guard.rival), PROBE_SECONDS))
+                raise await asyncio.wait_for(asyncio.shield(guard.rival), PROBE_SECONDS)
 
     async def _publish(self, advertisement: Advertisement) -> None:
         assert self._zeroconf is not None
@@ -200,14 +203,34 @@ class Advertiser:
                     self._network_changed(True)  # for when this task is started again
                     raise
 
-    def _conflict_came_up(self, rival: asyncio.Future[str]) -> None:
+    def _conflict_came_up(self, rival: asyncio.Future[NameConflict]) -> None:
         if rival.cancelled():
             return
-        self._conflict = _conflict(self._advertisement, rival.result())
+        self._conflict = rival.result()
         log.warning("%s", self._conflict.what)
         self._network_changed(True)  # announce once more, so that the other device learns of it, too
         if self._on_conflict is not None:
             self._on_conflict(self._conflict)
+
+
+async def claim_name(advertisement: Advertisement, zeroconf: AsyncZeroconf | None = None) -> None:
+    """Let the device that has our name notice this one: send our records, for a second and beside those of that device.
+
+    Without it only the one that starts second knows: the first answers its question (:meth:`Advertiser.start`), and
+    learns nothing by that.
+
+    Raises:
+        NotReachable: mDNS cannot be used on this machine now.
+    """
+    host, claim = f"{advertisement.host}.", response()
+    for address in map(ipaddress.ip_address, published_addresses()):
+        kind = A if address.version == 4 else AAAA
+        claim.add_answer_at_time(DNSAddress(host, kind, CLASS_IN, CLAIM_TTL, address.packed), 0)
+    claim.add_answer_at_time(
+        DNSService(advertisement.service, SRV, CLASS_IN, CLAIM_TTL, 0, 0, advertisement.port, host), 0
+    )
+    async with shared_zeroconf(zeroconf) as used:
+        used.zeroconf.async_send(claim)
 
 
 class _NameGuard(RecordUpdateListener):
@@ -217,13 +240,14 @@ class _NameGuard(RecordUpdateListener):
     """
 
     def __init__(self, advertisement: Advertisement, addresses: Collection[str]) -> None:
-        self.rival: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.rival: asyncio.Future[NameConflict] = asyncio.get_running_loop().create_future()
         self._own: set[bytes] = set()
         self._ports: set[int] = set()
         self.expect(advertisement, addresses)
 
     def expect(self, advertisement: Advertisement, addresses: Collection[str]) -> None:
         """From now on these are our own records; those that were stay ours, their echo may still come."""
+        self._shown = advertisement
         self._service = advertisement.service.lower()
         self._host = f"{advertisement.host.lower()}."
         self._ports.add(advertisement.port)
@@ -233,8 +257,13 @@ class _NameGuard(RecordUpdateListener):
         """Handle new records of the cache."""
         rivals = [update.new for update in records if self._is_rival(update.new, now)]
         if rivals and not self.rival.done():
-            addresses = [str(ipaddress.ip_address(one.address)) for one in rivals if isinstance(one, DNSAddress)]
-            self.rival.set_result(addresses[0] if addresses else "")
+            addresses = [ipaddress.ip_address(one.address) for one in rivals if isinstance(one, DNSAddress)]
+            ports = [one.port for one in rivals if isinstance(one, DNSService)]
+            conflict = _conflict(self._shown)
+            # A link-local address of IPv6 needs a zone, which is not in the record.
+            conflict.address = next((str(one) for one in sorted(addresses, key=lambda one: one.is_link_local)), "")
+            conflict.port = ports[0] if ports else None
+            self.rival.set_result(conflict)
 
     def _is_rival(self, record: DNSRecord, now: float) -> bool:
         if record.is_expired(now):
@@ -294,7 +323,5 @@ async def _say_goodbye(core: Zeroconf, records: Iterable[DNSRecord]) -> None:
         await asyncio.sleep(GOODBYE_SECONDS)
 
 
-def _conflict(advertisement: Advertisement, address: str = "") -> NameConflict:
-    error = NameConflict(f"Another device in this network has the name {for_display(advertisement.host, 100)}.")
-    error.address = address
-    return error
+def _conflict(advertisement: Advertisement) -> NameConflict:
+    return NameConflict(f"Another device in this network has the name {for_display(advertisement.host, 100)}.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from zeroconf.asyncio import AsyncZeroconf
 
-from s2connect.discovery.advertise import Advertiser
+from s2connect.discovery.advertise import Advertiser, claim_name, published_addresses
 from s2connect.discovery.browse import Browser, Vanished
 from s2connect.discovery.network import NetworkMonitor
 from s2connect.discovery.resolve import is_local_name
@@ -67,7 +67,8 @@ RECOGNISE_TIMEOUT = 5.0
 """Seconds to look at the certificate of another device with our name."""
 
 NO_MDNS_RETRY = 60.0
-"""Seconds before mDNS is retried on a machine that could not use it; a change of its addresses retries earlier."""
+"""Seconds before the next try where mDNS could not be used, or another device has our name; a change of this machine's
+addresses retries earlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ class LocalNetwork:
         self._other_roles = asyncio.Event()
         self._network_changed = asyncio.Event()
         self._served = False
+        self._copies: set[str] = set()  # reported ones, until we are advertised again
+        self._conflicting = False
         self._monitor = NetworkMonitor(self._addresses_changed)
         self._waiting: dict[str, _Waiting] = {}  # by instance; ended ones stay until their advertisement goes
         self._given_up: set[BaseUrl] = set()
@@ -221,6 +224,8 @@ class LocalNetwork:
                 if not reported:
                     self._state.notice(trouble, str(error))
                 reported = True
+            except NameConflict as error:
+                self._conflict(error, claim=True)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(NO_MDNS_RETRY):
                     await self._network_changed.wait()
@@ -240,36 +245,48 @@ class LocalNetwork:
                 shown, zeroconf=self._zeroconf, on_conflict=self._conflict, failures=self._state.supervisor.failures
             ) as advertiser:
                 _log.info("advertised in the local network as %s", shown.instance)
+                self._conflicting = False
+                self._copies.clear()
                 self._state.events.publish(Advertised(name=shown.instance))
                 while await self._other_roles.wait():
                     self._other_roles.clear()
                     if (now := self._advertisement()).roles != shown.roles:
                         shown = now
                         await advertiser.update(shown)
-        except NameConflict as error:
-            self._conflict(error)
+        except NameConflict:
+            raise
         except ConfigurationError as error:
             self._state.notice("not_advertised", str(error))
 
-    def _conflict(self, error: NameConflict) -> None:
-        self._state.notice(error.kind, str(error))
-        if error.address:
-            self._state.supervisor.spawn(self._recognise(error.address), "recognise")
+    def _conflict(self, error: NameConflict, *, claim: bool = False) -> None:
+        """Report another device with our name, once, and look at it; with ``claim`` it does not know of us yet."""
+        if not self._conflicting:
+            self._conflicting = True
+            self._state.notice(error.kind, str(error))
+        if error.address or error.port is not None:
+            self._state.supervisor.spawn(self._recognise(error, claim=claim), "recognise")
 
-    async def _recognise(self, address: str) -> None:
+    async def _recognise(self, conflict: NameConflict, *, claim: bool) -> None:
         """Report where the other device with our name has our own keys: it is a copy of this endpoint."""
         from s2connect.certs.chain import capture_chain
 
-        config, own = self._state.config, self._pairing.ca_fingerprint
+        config, own, here = self._state.config, self._pairing.ca_fingerprint, published_addresses()
+        address, port = conflict.address or here[0], conflict.port or self._state.port
         try:
-            chain = await capture_chain(config.host, self._state.port, address=address, timeout=RECOGNISE_TIMEOUT)
+            chain = await capture_chain(config.host, port, address=address, timeout=RECOGNISE_TIMEOUT)
         except S2ConnectError as error:
             _log.debug("the other device with our name does not show its certificate: %s", error)
             return
-        if own is not None and chain.ca_fingerprint == own:
+        if own is None or chain.ca_fingerprint != own:
+            return
+        if claim:
+            await claim_name(self._advertisement(), self._zeroconf)
+        where = f"at {address}" if address not in here else f"on this machine, port {port}"
+        if where not in self._copies:
+            self._copies.add(where)
             self._state.notice(
                 "copy_of_this_endpoint",
-                f"A copy of this endpoint runs at {address}: it has the same name and the same keys. Stop one of them: "
+                f"A copy of this endpoint runs {where}: it has the same name and the same keys. Stop one of them: "
                 "tokens change with every session, so they take each other's pairings.",
             )
 

@@ -215,6 +215,7 @@ class Observation:
                 self.not_found = ""
                 self.warnings.remove("name_conflict")
                 self.warnings.remove("not_advertised")
+                self.warnings.remove("copy_of_this_endpoint")
             case events.Notice():
                 if event.kind in ("name_conflict", "not_advertised"):
                     self.not_found = event.sentence

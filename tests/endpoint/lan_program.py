@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from s2connect import Endpoint, EndpointConfig, Node, NodeConfig, NodeId, Role, Session, create_home, events
+from s2connect.endpoint import local_network
 from s2connect.errors import S2ConnectError
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
@@ -76,6 +77,7 @@ async def obey(endpoint: Endpoint, order: list[Any]) -> object:
 
 
 async def main(home: Path, settings: dict[str, Any]) -> None:
+    local_network.NO_MDNS_RETRY = settings.pop("retry", local_network.NO_MDNS_RETRY)
     role = Role(settings.pop("role"))
     node = NodeConfig(role=role, user_defined_name=settings.pop("title", role))
     config = EndpointConfig(port=8443, vault="files", nodes=(node,), name=f"House of {role}", **settings)

@@ -141,15 +141,32 @@ def test_the_second_of_two_endpoints_with_one_name_says_so_and_keeps_serving(hom
 
 @pytest.mark.long
 @pytest.mark.rule("DISC-07")
-def test_a_copy_of_an_endpoint_in_the_network_is_recognised_by_its_keys(homes: Iterator[Path]) -> None:
+def test_two_copies_of_an_endpoint_in_the_network_recognise_each_other_by_their_keys(homes: Iterator[Path]) -> None:
     with Lan(2, ipv6=False) as lan:
         home, copied = next(homes), next(homes)
         first = LanEndpoint(lan.hosts[0], home, role="CEM", host="ems.local")
         lan.hosts[0].run("sleep", "2")  # until the first has its name
         shutil.copytree(home, copied, ignore=shutil.ignore_patterns("lock", "control*"), dirs_exist_ok=True)
-        second = LanEndpoint(lan.hosts[1], copied, role="CEM", host="ems.local")
+        second = LanEndpoint(lan.hosts[1], copied, role="CEM", host="ems.local", retry=1.0)
         assert first.id == second.id
         assert "10.77.1.1" in second.event("Notice", kind="copy_of_this_endpoint")["sentence"]
+        assert "10.77.1.2" in first.event("Notice", kind="copy_of_this_endpoint")["sentence"]
+        first.process.end_input()
+        second.event("Advertised")  # is found by its name once the other has stopped
+
+
+@pytest.mark.long
+def test_two_copies_of_an_endpoint_on_one_machine_recognise_each_other(homes: Iterator[Path]) -> None:
+    with Lan(1, ipv6=False) as lan:
+        home, copied = next(homes), next(homes)
+        first = LanEndpoint(lan.hosts[0], home, role="CEM", host="ems.local")
+        lan.hosts[0].run("sleep", "2")  # until the first has its name
+        shutil.copytree(home, copied, ignore=shutil.ignore_patterns("lock", "control*"), dirs_exist_ok=True)
+        config = copied / "config.json"
+        config.write_text(config.read_text("utf-8").replace("8443", "8444"), "utf-8")
+        second = LanEndpoint(lan.hosts[0], copied, role="CEM", host="ems.local")
+        assert "this machine, port 8443" in second.event("Notice", kind="copy_of_this_endpoint")["sentence"]
+        assert "this machine, port 8444" in first.event("Notice", kind="copy_of_this_endpoint")["sentence"]
 
 
 @pytest.mark.long
