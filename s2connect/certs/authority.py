@@ -36,6 +36,9 @@ LEAF_VALIDITY = timedelta(days=180)
 RENEW_BEFORE = timedelta(days=60)
 """TRUST-01, renewed before expiry: a device may be switched off for two months and still show a valid certificate."""
 
+WARN_SHARE = 0.5
+"""Part of the time for renewal that may pass before a warning: whoever renews has had a chance to until then."""
+
 BACK_DATED = timedelta(days=1)
 """Certificates are valid from a day ago, because clocks of devices are slow or in the wrong time zone."""
 
@@ -50,6 +53,19 @@ _MAX_COMMON_NAME = 64
 def fingerprint(certificate: x509.Certificate) -> bytes:
     """Return the SHA-256 of the DER of a certificate, 32 bytes."""
     return certificate.fingerprint(hashes.SHA256())
+
+
+def renewal_time(begin: datetime, end: datetime) -> timedelta:
+    """Return how long before its end a certificate is to be renewed: :data:`RENEW_BEFORE`, or a third of its life."""
+    return min(RENEW_BEFORE, (end - begin) / 3)
+
+
+def warned_from(begin: datetime, end: datetime) -> datetime:
+    """Return from when on everything that shows a certificate warns of its end: it ought to be renewed by then.
+
+    With 90 days of life that is 15 days before the end, from 180 days on 30.
+    """
+    return end - WARN_SHARE * renewal_time(begin, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +98,13 @@ class ServerIdentity:
         """
         if now < FIRST_CLOCK <= self.not_valid_after:
             return False
-        ahead = min(RENEW_BEFORE, (self.not_valid_after - self.not_valid_before) / 3)
+        ahead = renewal_time(self.not_valid_before, self.not_valid_after)
         return not self.not_valid_before <= now < self.not_valid_after - ahead
+
+    @property
+    def warned_from(self) -> datetime:
+        """From when on the end of the leaf is warned of."""
+        return warned_from(self.not_valid_before, self.not_valid_after)
 
     @classmethod
     def load(cls, chain_pem: bytes, key_pem: bytes) -> Self:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from s2connect.certs.authority import FIRST_CLOCK, CertificateAuthority, ServerIdentity, fingerprint
+from s2connect.certs.authority import FIRST_CLOCK, CertificateAuthority, ServerIdentity, fingerprint, warned_from
 from s2connect.endpoint.config import EndpointConfig
 from s2connect.errors import ConfigurationError, NotInitialised, StorageUnavailable
 from s2connect.model.text import span
@@ -90,7 +90,7 @@ class CertificateManager:
 
     def expiring(self, served: ServerIdentity) -> str | None:
         """Return a sentence about the end of a certificate that its operator has to renew, or None."""
-        if self._config.is_own_ca or not served.needs_renewal(self._clock()):
+        if self._config.is_own_ca or self._clock() < served.warned_from:
             return None
         left = (served.not_valid_after - self._clock()).total_seconds()
         when = f"expires in {span(left)}, on" if left > 0 else "has expired on"
@@ -151,12 +151,13 @@ def read_operator_file(path: Path) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
-    """Fingerprint and dates of a certificate."""
+    """Fingerprint and dates of a certificate; ``late`` where its end is warned of."""
 
     fingerprint_sha256: str
     not_before: str
     not_after: str
     expired: bool
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +194,11 @@ def _facts(pem: bytes, path: Path) -> CertificateFacts:
     except ValueError:
         raise StorageUnavailable(f"{path} is no certificate.") from None
     begin, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    now = datetime.now(UTC)
     return CertificateFacts(
         fingerprint(certificate).hex(":").upper(),
         begin.isoformat().replace("+00:00", "Z"),
         until.isoformat().replace("+00:00", "Z"),
-        until < datetime.now(UTC),
+        until < now,
+        warned_from(begin, until) <= now,
     )

@@ -430,6 +430,11 @@ class Endpoint:
         """Time at which the certificate expires that is served now."""
         return self._tls.identity.not_valid_after
 
+    @property
+    def certificate_warned_from(self) -> datetime:
+        """Time from which on the end of that certificate is warned of."""
+        return self._tls.identity.warned_from
+
     def certificates(self) -> Certificates:
         """Return the facts of its certificates, of the leaf as it is served now. Blocks: call it in a thread."""
         from s2connect.endpoint.certificate import Certificates, read_certificates, served

@@ -10,9 +10,6 @@ from s2connect.model.common import Role
 from s2connect.model.text import span
 from s2connect.web.facts import PeerState
 
-EXPIRES_SOON: Final = 30 * 86_400.0
-"""Seconds before its end at which a certificate of an operator needs attention."""
-
 NAMES: Final = {Role.RM: "the device", Role.CEM: "the energy manager"}
 
 _DOCTOR: Final = "Check this machine with: s2connect doctor"
@@ -125,14 +122,19 @@ def of_link(
     return f"{_names(absent)} {_are(absent)} not connected.{why}", "The bridge connects by itself. " + _DOCTOR
 
 
-def of_certificate(left: float, *, own_ca: bool) -> str:
-    """Return what to do about a certificate that expires in so many seconds; empty for nothing."""
+def of_certificate(left: float, *, late: bool, own_ca: bool) -> str:
+    """Return what to do about a certificate that expires in so many seconds; empty for nothing.
+
+    ``late`` is True from :func:`~s2connect.certs.authority.warned_from` on.
+    """
     if left <= 0:
         mend = "s2connect certificate --renew" if own_ca else "Replace the file, then reload the service."
         return f"The certificate has expired; peers refuse it. {mend}"
+    if not late:
+        return ""
     if own_ca:  # it is renewed long before, by itself
-        return f"The certificate expires in {span(left)} and was not renewed; see the log." if left < 86_400 else ""
-    return f"The certificate expires in {span(left)}. Replace the file, then reload." if left < EXPIRES_SOON else ""
+        return f"The certificate expires in {span(left)} and was not renewed; see the log."
+    return f"The certificate expires in {span(left)}. Replace the file, then reload."
 
 
 def _names(roles: list[Role]) -> str:

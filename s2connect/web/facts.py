@@ -373,12 +373,14 @@ class CertificateFacts:
     Attributes:
         expires: When it expires.
         left: Seconds until then; negative afterwards.
+        due: Seconds until its end is warned of; negative afterwards.
         own_ca: Whether it is of the endpoint's own certificate authority, and is renewed by itself.
         warning: What to do, where a person has to; empty otherwise.
     """
 
     expires: datetime
     left: float
+    due: float
     own_ca: bool
     warning: str
 

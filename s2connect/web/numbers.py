@@ -50,6 +50,10 @@ def _endpoint(observation: Observation) -> Iterator[Metric]:
         left = _gauge("certificate_expires_seconds", "Seconds until the certificate expires that is served.")
         left.add_metric([], certificate.left)
         yield left
+        text = "Seconds until the certificate is late to be renewed, and is warned of; negative from then on."
+        due = _gauge("certificate_due_seconds", text)
+        due.add_metric([], certificate.due)
+        yield due
     pairings = _gauge("pairings", "Pairings by the role of our node and their state.", "role", "state")
     by_role: Counter[tuple[Role, PeerState]] = Counter()
     for key, known in observation.states().items():

@@ -425,8 +425,9 @@ class Observation:
             return None
         expires, own_ca = self.endpoint.certificate_expires, self.endpoint.config.is_own_ca
         left = (expires - now).total_seconds()
-        warning = advice.of_certificate(left, own_ca=own_ca)
-        return CertificateFacts(expires=expires, left=left, own_ca=own_ca, warning=warning)
+        due = (self.endpoint.certificate_warned_from - now).total_seconds()
+        warning = advice.of_certificate(left, late=due <= 0, own_ca=own_ca)
+        return CertificateFacts(expires=expires, left=left, due=due, own_ca=own_ca, warning=warning)
 
     def _nodes(self, now: datetime) -> Iterator[NodeFacts]:
         for node in self.endpoint.nodes.values():

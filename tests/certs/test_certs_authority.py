@@ -19,6 +19,7 @@ from s2connect.certs.authority import (
     RENEW_BEFORE,
     CertificateAuthority,
     ServerIdentity,
+    warned_from,
 )
 from s2connect.certs.chain import CapturedChain
 from s2connect.errors import ConfigurationError
@@ -279,3 +280,11 @@ def test_a_wrong_certificate_of_an_operator_is_named() -> None:
 def test_an_identity_cannot_be_changed(identity: ServerIdentity) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         identity.names = ()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("life", "before"), [(6, 1.0), (90, 15.0), (180, 30.0), (397, 30.0)])
+def test_the_end_of_a_certificate_is_warned_of_once_half_of_the_time_for_renewal_has_passed(
+    life: int, before: float
+) -> None:
+    end = JANUARY + timedelta(days=life)
+    assert warned_from(JANUARY, end) == end - timedelta(days=before)

@@ -25,6 +25,8 @@ def test_a_certificate_of_the_operator_is_warned_of_in_its_last_part_and_afterwa
 
     soon, later = identity.not_valid_after - timedelta(days=3), identity.not_valid_after + timedelta(days=1)
     assert said(theirs, BEGAN + timedelta(days=1)) is None
+    assert said(theirs, identity.not_valid_after - timedelta(days=31)) is None, "its tool has half of the time to act"
+    assert "expires in 29 d" in (said(theirs, identity.not_valid_after - timedelta(days=29)) or "")
     assert "expires in 3 d, on" in (said(theirs, soon) or "")
     assert "has expired on" in (said(theirs, later) or "")
     assert said(ours, soon) is None  # the service renews it

@@ -86,7 +86,7 @@ def snapshot(text: str, *, kind: Any = "bridge", peers: int = 7, links: int = 1)
             not_found=text,
             tasks_failed=1,
         ),
-        certificate=CertificateFacts(expires=now, left=0.0, own_ca=False, warning=text),
+        certificate=CertificateFacts(expires=now, left=0.0, due=0.0, own_ca=False, warning=text),
         nodes=(
             NodeFacts(
                 id=OWN, role=Role.CEM, alias=None, description=node(text, 1, Role.CEM), code=CodeFacts(helps=text)

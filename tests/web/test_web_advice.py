@@ -118,10 +118,10 @@ def test_a_pairing_that_has_ended_says_by_whom(by: UnpairedBy, role: Role) -> No
 
 @pytest.mark.parametrize(
     ("days", "own_ca", "warned"),
-    [(100, False, False), (20, False, True), (20, True, False), (0.5, True, True), (-1, True, True), (-1, False, True)],
+    [(31, False, False), (31, True, False), (29, False, True), (29, True, True), (-1, True, True), (-1, False, True)],
 )
 def test_a_certificate_warns_a_person_who_has_to_act(days: float, own_ca: bool, warned: bool) -> None:
-    assert bool(advice.of_certificate(days * 86_400, own_ca=own_ca)) is warned
+    assert bool(advice.of_certificate(days * 86_400, late=days < 30, own_ca=own_ca)) is warned
 
 
 def test_a_warning_that_comes_again_is_counted_and_their_number_is_bounded() -> None:
