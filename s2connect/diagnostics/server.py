@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from s2connect import EndpointConfig
-from s2connect.certs.authority import FIRST_CLOCK, RENEW_BEFORE
+from s2connect.certs.authority import FIRST_CLOCK, warned_from
 from s2connect.certs.chain import CapturedChain, verify_pki
 from s2connect.certs.tls import leaf_client_context, pinned_client_context, wan_client_context
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, Verdict, listed, milliseconds
@@ -94,16 +94,17 @@ def validity(
             f"{what} has expired on {_day(end)}.",
             f"Check date and time, and set them if they are wrong; if they are right, {mend}.",
         )
-    days, age = (end - now).days, (now - begin).days
-    if end - now < min(RENEW_BEFORE, (end - begin) / 3) and not renews:
-        return check.warn(
-            f"{what} expires in {_days(days)}, on {_day(end)}.",
-            "Renew it with the tool that made it, then restart the service.",
-        )
+    days = (end - now).days
+    if check is not CA and now >= warned_from(begin, end):
+        sentence = f"{what} expires in {_days(days)}, on {_day(end)}"
+        if not renews:
+            return check.warn(f"{sentence}.", "Renew it with the tool that made it, then: s2connect reload")
+        if running:
+            return check.warn(f"{sentence}, and the service has not renewed it.", "Its log says why.")
     if check is CA:  # its validity begins before it is made, and has no practical end
         return CA.ok(f"{what} is valid until {_day(end)}.")
-    made_out = f" is made out to {host}," if host else " is"
-    return check.ok(f"{what}{made_out} {_days(age)} old and valid for {_days(days)} more.")
+    made_out = f" is made out to {host} and" if host else " is"
+    return check.ok(f"{what}{made_out} valid for {_days(days)} more.")
 
 
 def _day(at: datetime) -> str:
@@ -209,6 +210,9 @@ def port_free(port: int, bind: str | None, error: int | None, start: str = "s2co
     elif error == errno.EADDRNOTAVAIL:
         cause = f"The service is to listen on {bind}, which is no address of this machine now."
         cure = "Listen on all: s2connect config unset bind, or on another: s2connect config set bind ADDRESS"
+    elif error == socket.EAI_AGAIN:
+        cause = f"The service is to listen at {bind}, a name that cannot be looked up: no name server answers."
+        cure = "Check the network and the DNS of this machine, or name an address: s2connect config set bind ADDRESS"
     elif error in (errno.EACCES, errno.EPERM):
         cause = f"This user may not listen on {where}."
         cure = "Take a port from 1024 on: s2connect config set port 8443, or give the service the right to low ports."
@@ -275,8 +279,8 @@ def _port_error(bind: str | None, port: int) -> int | None:
     """Return the ``errno`` that keeps the service from listening, tried without listening."""
     try:
         wanted = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError:
-        return errno.EADDRNOTAVAIL
+    except OSError as error:
+        return socket.EAI_AGAIN if error.errno == socket.EAI_AGAIN else errno.EADDRNOTAVAIL
     for family, kind, protocol, _, address in wanted:
         with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -18,6 +18,7 @@ from s2connect.https.admission import Admission, ConnectionEntry, Limits, Refusa
 from s2connect.https.client_hello import HANDSHAKE_RECORD, RECORD_HEAD, is_served
 from s2connect.https.rate import network_of
 from s2connect.model.log_limiter import LogLimiter
+from s2connect.model.text import for_display
 from s2connect.supervisor import process_failures
 
 _log = logging.getLogger(__name__)
@@ -81,12 +82,21 @@ def descriptor_limit() -> int:
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
+FIRST_LOOK_UP: Final = 1.0
+"""Seconds until the name to listen at is looked up again after no name server has answered; then twice as long."""
+
+MOST_LOOK_UP: Final = 16.0
+"""Most seconds between two look-ups."""
+
+LOOK_UP_TIMEOUT: Final = 60.0
+"""Seconds for the look-ups; less than systemd's 90 for a start. After that the service ends, and is started again."""
+
+
 async def listen(host: str | Sequence[str] | None, port: int) -> list[socket.socket]:
     """Return listening sockets of all address families, with one and the same port; see :meth:`Acceptor.start`."""
-    loop = asyncio.get_running_loop()
     addresses: dict[tuple[int, str], Any] = {}
     for name in [host] if host is None or isinstance(host, str) else host:
-        found = await loop.getaddrinfo(name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = await _looked_up(name or None, port)
         addresses.update({(family, str(where[0])): where for family, _, _, _, where in found})
     for tries_left in reversed(range(PORT_TRIES)):
         try:
@@ -95,6 +105,22 @@ async def listen(host: str | Sequence[str] | None, port: int) -> list[socket.soc
             if port or error.errno != errno.EADDRINUSE or not tries_left:
                 raise
     raise AssertionError("unreachable")
+
+
+async def _looked_up(name: str | None, port: int) -> list[Any]:
+    """Look up a name to listen at; again where no name server answers, as at the start of a machine."""
+    loop = asyncio.get_running_loop()
+    delay, until = FIRST_LOOK_UP, loop.time() + LOOK_UP_TIMEOUT
+    while True:
+        try:
+            return await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except socket.gaierror as error:
+            if error.errno != socket.EAI_AGAIN or loop.time() + delay > until:
+                raise
+        shown = for_display(name or "", 200)
+        _log.warning("The name %s to listen at cannot be looked up yet; it is tried again in %.0f s", shown, delay)
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, MOST_LOOK_UP)
 
 
 def _bound(addresses: dict[tuple[int, str], Any], port: int) -> list[socket.socket]:

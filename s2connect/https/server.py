@@ -9,16 +9,17 @@ import ipaddress
 import logging
 import os
 import random
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from aiohttp import hdrs, web
 
-from s2connect.errors import ConfigurationError, StorageError
+from s2connect.errors import ConfigurationError, NotReachable, S2ConnectError, StorageError
 from s2connect.https import API_VERSIONS
 from s2connect.https.acceptor import Acceptor
 from s2connect.https.admission import ConnectionEntry
@@ -113,7 +114,12 @@ class HttpsServer:
         self._app.router.add_get(path, handler)
 
     async def start(self) -> None:
-        """Listen; ConfigurationError if the address or port cannot be used."""
+        """Listen. While no name server answers it tries again, for a minute.
+
+        Raises:
+            ConfigurationError: The address or port cannot be used.
+            NotReachable: No name server has answered, so that the name to listen at is not known now.
+        """
         await self._runner.setup()
         try:
             await self._acceptor.start(self._host, self.port)
@@ -248,7 +254,13 @@ def _is_encoded(request: web.Request) -> bool:
     return hdrs.CONTENT_ENCODING in request.headers or transfer not in {"", "chunked"}
 
 
-def _cannot_listen(host: str | Sequence[str] | None, port: int, error: OSError) -> ConfigurationError:
+def _cannot_listen(host: str | Sequence[str] | None, port: int, error: OSError) -> S2ConnectError:
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        where = host if isinstance(host, str) else ", ".join(host or ())
+        return NotReachable(
+            f"Cannot listen at {for_display(where, 200)} now: no name server answers.",
+            hint="Check the network and the DNS of this machine, or name an address: s2connect config set bind ADDRESS",
+        )
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         where = host if isinstance(host, str) else ", ".join(host or ("any address",))
         what = f"Cannot listen at {for_display(where, 200)}: that is no address of this machine."
@@ -326,8 +338,13 @@ def is_loopback(bind: str) -> bool:
         return False
 
 
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+
+
 def check_bind(address: str) -> None:
     """Check an address to listen on, which this machine may get later. Blocks.
+
+    A name passes while no name server answers, as before the network of a machine is up.
 
     Raises:
         ConfigurationError: It is no IP address, and no name of one.
@@ -337,7 +354,9 @@ def check_bind(address: str) -> None:
     except ValueError:
         try:
             socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN and _HOST_NAME.fullmatch(address):
+                return
             what = f"Cannot listen at {for_display(address, 200) or 'an empty address'}: that is no address."
             hint = (
                 "An address of this machine is needed, e.g. 192.168.1.20 or 127.0.0.1; without one it listens on all."
