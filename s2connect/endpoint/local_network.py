@@ -141,13 +141,18 @@ class LocalNetwork:
         if code.other_token is not None:
             # Here the typed token has to be known before the device proves its own (errata S2C-46).
             with contextlib.suppress(WrongPairingCode):
-                return await self._pair_waiting(local, peer, code.token, timeout=timeout)
+                return await self._pair_waiting(local, peer, code.token, timeout=timeout, is_first=True)
         return await self._pair_waiting(local, peer, code.tokens[-1], timeout=timeout)
 
-    async def _pair_waiting(self, local: LocalNode, peer: NodeId, token: PairingToken, *, timeout: float) -> Pairing:
+    async def _pair_waiting(
+        self, local: LocalNode, peer: NodeId, token: PairingToken, *, timeout: float, is_first: bool = False
+    ) -> Pairing:
+        """Pair with one reading of a code; that the first of two fails is no outcome of the pairing."""
         server, events = self._pairing.server, self._state.events
         server.tokens(local.id).expect(peer, token, now=_now(), lifetime=timeout + LONG_POLL_PATIENCE)
         stream = events.follow()
+        if is_first:
+            self._pairing.first_readings[local.id, peer] = stream
         failure: S2ConnectError | None = None
         try:
             self.ask(peer, WaitForPairingAction.REQUEST_PAIRING)
@@ -175,6 +180,7 @@ class LocalNetwork:
                 raise failure from None
             raise PairingExpired("The device did not come to be paired in time.") from error
         finally:
+            self._pairing.first_readings.pop((local.id, peer), None)
             events.leave(stream)
             server.tokens(local.id).withdraw_expected(peer)
         raise NotReachable("This endpoint is stopping.")

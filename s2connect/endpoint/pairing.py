@@ -11,7 +11,7 @@ from s2connect._lazy import load_in_thread
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import WrongPairingCode
-from s2connect.events import CodeWithdrawn, PairingAnnounced, PairingAnnouncementCancelled, PairingFailed
+from s2connect.events import CodeWithdrawn, EventStream, PairingAnnounced, PairingAnnouncementCancelled, PairingFailed
 from s2connect.https.client import HttpsClient
 from s2connect.model.common import Deployment, NodeId
 from s2connect.model.local import LocalNode
@@ -51,6 +51,8 @@ class PairingManager:
         self._state = state
         self._pairings = pairings
         self._certificates = certificates
+        self.first_readings: dict[tuple[NodeId, NodeId], EventStream] = {}
+        """Node, and device that waits at it, with the first of two readings of a code: where its failure goes."""
 
     @property
     def ca_fingerprint(self) -> bytes | None:
@@ -103,7 +105,9 @@ class PairingManager:
         """Publish a failed pairing attempt on one of our nodes."""
         match event:
             case AttemptFailed():
-                self._state.events.publish(PairingFailed(node=event.node, peer=event.peer, reason=event.reason))
+                failed = PairingFailed(node=event.node, peer=event.peer, reason=event.reason)
+                first = self.first_readings.get((event.node, event.peer.id))
+                (first or self._state.events).publish(failed)
                 self._code_after(event.node, event.code_after)
             case NoValidCode():
                 name = for_display(self._state.local.nodes[event.node].description.title, 60)

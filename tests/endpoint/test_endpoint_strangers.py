@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 
 from s2connect import Endpoint, Role, events
-from s2connect.errors import PairingRefused
+from s2connect.errors import PairingRefused, WrongPairingCode
+from s2connect.events import Event, Paired, PairingFailed
 from s2connect.model.pairing import WaitForPairingAction, WaitForPairingOrder
 from tests.endpoint.stranger import Stranger, stranger
 from tests.waits import patience, until
@@ -139,12 +141,20 @@ async def test_whoever_fails_in_the_name_of_a_waiting_device_does_not_keep_it_fr
 
 @pytest.mark.rule("TOK-04", "ROLE-03")
 @pytest.mark.parametrize(
-    "its_code", ["4KX79M2PQRST", pytest.param("4kx79m2pqrst", marks=pytest.mark.long)], ids=["ours", "of another maker"]
+    ("its_code", "outcome"),
+    [
+        ("4KX79M2PQRST", Paired),
+        pytest.param("4kx79m2pqrst", Paired, marks=pytest.mark.long),
+        pytest.param("9KX79M2PQRST", PairingFailed, marks=pytest.mark.long),
+    ],
+    ids=["ours", "of another maker", "another code"],
 )
 async def test_a_code_of_a_waiting_device_is_tried_in_both_ways_in_which_it_can_be_read(
-    cem: Endpoint, rm: Endpoint, its_code: str
+    cem: Endpoint, rm: Endpoint, its_code: str, outcome: type[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Errata S2C-46: the energy manager has to know the code before the device proves it."""
+    """Errata S2C-46: the energy manager has to know the code before the device proves it. One pairing, one outcome."""
+    monkeypatch.setattr("s2connect.endpoint.local_network.FAILURE_GRACE", 0.2)
+    events = cem.events()
     rm.node().issue_pairing_code(token=its_code)
 
     async def wait(device: Stranger) -> None:
@@ -157,7 +167,9 @@ async def test_a_code_of_a_waiting_device_is_tried_in_both_ways_in_which_it_can_
     async with stranger(cem) as device:
         waiting = asyncio.create_task(wait(device), name="test-poll")
         await until(lambda: bool(cem.waiting()))
-        pairing = await cem.node().pair_waiting(rm.node().id, "4kx7 9m2p qrst")
-        assert pairing.key.remote == rm.node().id
+        with contextlib.nullcontext() if outcome is Paired else pytest.raises(WrongPairingCode):
+            pairing = await cem.node().pair_waiting(rm.node().id, "4kx7 9m2p qrst")
+            assert pairing.key.remote == rm.node().id
+        assert [type(event) for event in events._waiting if isinstance(event, Paired | PairingFailed)] == [outcome]
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
