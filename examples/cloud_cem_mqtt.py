@@ -65,6 +65,10 @@ def describe(device: ListedDevice) -> NodeDescription:
     )
 
 
+def read_newest(file: Path) -> int:
+    return int(file.read_text("ascii")) if file.exists() else 0
+
+
 async def main(cloud: dict[str, Any], secret: SessionToken) -> None:
     broker = MqttSettings(**cloud["mqtt"]).complete("cloud")
     gateway = StaticGateway(
@@ -75,6 +79,7 @@ async def main(cloud: dict[str, Any], secret: SessionToken) -> None:
         secret=secret,
         versions=("v1.0.0",),
     )
+    newest = Path(cloud["newest_file"])  # the time of the newest list: a broker cannot give an older one again
     transport, handlers = MqttTransport(broker, role_of=lambda _: Role.CEM), make_handlers()
 
     async with Supervisor("cloud") as tasks:
@@ -91,7 +96,13 @@ async def main(cloud: dict[str, Any], secret: SessionToken) -> None:
 
         transport.start()
         try:
-            await transport.listen_gateway(gateway, take, changed=changed)
+            await transport.listen_gateway(
+                gateway,
+                take,
+                changed=changed,
+                newest=read_newest(newest),
+                on_newest=lambda at: newest.write_text(f"{at}\n", "ascii"),
+            )
         except errors.NetworkError as error:
             log.warning("%s It is tried again.", error)
         log.info("waiting for the devices of %s at %s", gateway.mc, broker.url)

@@ -36,7 +36,7 @@ from s2connect.https.server import free_port
 from s2connect.messages.ddbc import BetaSystemDescription, Instruction
 from s2connect.messages.general import CommodityQuantity, PowerMeasurement, PowerValue
 from s2connect.model.secret import Secret
-from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway
+from s2connect.transports import ListedDevice, StaticGateway
 from s2connect.transports.mqtt.parameters import SessionToken
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.plain import PlainAcceptor
@@ -209,7 +209,7 @@ ca_file = "{broker.ca_file}"
 
 def write_cloud(place: Path, broker: Mosquitto, cloud: NodeId) -> None:
     secret = private(place / "secret", SECRET)
-    top = f'id = "{cloud}"\nbridge = "bridge"\nsecret_file = "{secret.name}"\n'
+    top = f'id = "{cloud}"\nbridge = "bridge"\nsecret_file = "{secret.name}"\nnewest_file = "newest"\n'
     (place / "cloud.toml").write_text(top + account(broker, "cloud"))
 
 
@@ -243,6 +243,7 @@ async def test_the_cloud_reads_its_devices_from_mqtt(tmp_path: Path) -> None:
         await read_until(cloud, "Cellar battery has left")
         await bridge.list_devices(gateway, "house", [])
         await read_until(cloud, "no longer there: Cellar battery")
+        assert int((tmp_path / "newest").read_text()) > 1_700_000_000_000
     finally:
         cloud.terminate()
         await cloud.communicate()

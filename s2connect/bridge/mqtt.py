@@ -163,19 +163,6 @@ class MqttManagerSide(MqttSide, ManagerSide):
             await asyncio.sleep(LIST_AFTER)
             self._changed.clear()
             if self._gateway is None and self._sides:
-                self._gateway = _gateway_of(next(iter(self._sides.values())).session)
+                self._gateway = StaticGateway.of(next(iter(self._sides.values())).session)
             if self._gateway is not None:
                 await self._mqtt.list_devices(self._gateway, self, list(self._listed.values()))
-
-
-def _gateway_of(session: StaticSession) -> StaticGateway:
-    """Return the gateway that we are in a session, as its client."""
-    return StaticGateway(
-        topic_prefix=session.topic_prefix,
-        server=session.server,
-        mc=session.mc,
-        client_role=session.client_role,
-        versions=session.versions,
-        secret=session.secret,
-        protection=session.protection,
-    )

@@ -24,8 +24,14 @@ if TYPE_CHECKING:
         Trust,
     )
     from s2connect.transports.memory import MemoryHub, MemoryTransport, memory_pair
-    from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway
-    from s2connect.transports.mqtt.parameters import MqttPassword, Protection, SessionToken, StaticSession
+    from s2connect.transports.mqtt.device_list import ListedDevice
+    from s2connect.transports.mqtt.parameters import (
+        MqttPassword,
+        Protection,
+        SessionToken,
+        StaticGateway,
+        StaticSession,
+    )
     from s2connect.transports.mqtt.settings import MqttSettings
     from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_prefix
     from s2connect.transports.mqtt.transport import MqttTransport
@@ -83,8 +89,8 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.transports.websocket": "WebSocketTransport",
         "s2connect.https.server": "check_bind",
         "s2connect.transports.plain": "PlainConnection PlainAcceptor connect_plain is_this_machine plain_node_id",
-        "s2connect.transports.mqtt.device_list": "ListedDevice StaticGateway",
-        "s2connect.transports.mqtt.parameters": "MqttPassword Protection SessionToken StaticSession",
+        "s2connect.transports.mqtt.device_list": "ListedDevice",
+        "s2connect.transports.mqtt.parameters": "MqttPassword Protection SessionToken StaticGateway StaticSession",
         "s2connect.transports.mqtt.settings": "MqttSettings",
         "s2connect.transports.mqtt.topics": "InvalidTopic check_client_id check_prefix",
         "s2connect.transports.mqtt.transport": "MqttTransport",

@@ -25,8 +25,8 @@ from s2connect.https.server import free_port
 from s2connect.model.common import NodeId, Role
 from s2connect.model.proxy import Proxies
 from s2connect.supervisor import TaskFailure
+from s2connect.transports import ListedDevice, StaticGateway
 from s2connect.transports.base import Connection
-from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway
 from s2connect.transports.mqtt.parameters import ChannelLimits, SessionToken, StaticSession
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.plain import PlainAcceptor

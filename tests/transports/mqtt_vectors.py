@@ -171,12 +171,15 @@ def refused(up: bytes, down: bytes) -> list[dict[str, Any]]:
     ]
 
 
+LISTED_AT = 1767225600000
+
+
 def device_list() -> dict[str, Any]:
     """A sealed list of devices, every step of it."""
     topic, words = f"{PREFIX}/s2/0/{SERVER}/{MC}/devices", f"s2-over-mqtt/0|devices|{MC}"
     key, associated = hkdf(TOKEN, SALT, words.encode("ascii")), associated_data(topic, "devices", 1)
     devices = [{"id": CLIENT, "name": "W\u00e4rmepumpe", "brand": "Acme"}]
-    payload = json.dumps({"devices": devices}, separators=(",", ":"))
+    payload = json.dumps({"devices": devices, "at": LISTED_AT}, separators=(",", ":"))
     return {
         "topic": topic,
         "info": words,

@@ -16,9 +16,9 @@ import yaml
 
 from s2connect.model.common import Role
 from s2connect.transports.mqtt.channel import Channel
-from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway, write_list
+from s2connect.transports.mqtt.device_list import ListedDevice, write_list
 from s2connect.transports.mqtt.frames import Packet, presence
-from s2connect.transports.mqtt.parameters import CloseReason, Protection
+from s2connect.transports.mqtt.parameters import CloseReason, Protection, StaticGateway
 from tests.transports.mqtt_sessions import (
     BOOT,
     CLIENT,
@@ -133,7 +133,9 @@ def test_what_we_publish_fits_the_messages() -> None:
         topic_prefix="acme", server=SERVER, mc=MC, client_role=Role.RM, versions=("v1.0.0",), secret=TOKEN
     )
     for protection, name in ((Protection.PLAIN, "devices"), (Protection.SEALED, "sealedDevices")):
-        packet = write_list(replace(gateway, protection=protection), [ListedDevice(id=CLIENT, name="ü")], salt=SALT)
+        packet = write_list(
+            replace(gateway, protection=protection), [ListedDevice(id=CLIENT, name="ü")], at=1, salt=SALT
+        )
         assert [found for found in MESSAGES if _fits(packet, found)] == [name]
 
 

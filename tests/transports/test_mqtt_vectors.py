@@ -19,7 +19,7 @@ from s2connect.model.common import MQTT, NodeId, Role
 from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.mqtt.admission import Admission, MqttOffer
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel
-from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway, read_list, write_list
+from s2connect.transports.mqtt.device_list import DeviceList, ListedDevice, read_list, write_list
 from s2connect.transports.mqtt.frames import Frame, FrameKind, Packet, read_frame, write_control, write_frame
 from s2connect.transports.mqtt.parameters import (
     Closed,
@@ -30,6 +30,7 @@ from s2connect.transports.mqtt.parameters import (
     Received,
     SessionParameters,
     SessionToken,
+    StaticGateway,
     StaticSession,
 )
 from s2connect.transports.mqtt.sealing import NotAuthentic, Sealer, _place, open_proof, session_key
@@ -223,8 +224,8 @@ def test_the_list_of_devices_has_the_bytes_of_the_vectors() -> None:
         secret=TOKEN,
     )
     devices = [ListedDevice(id=CLIENT, name="W\u00e4rmepumpe", brand="Acme")]
-    packet = write_list(gateway, devices, salt=SALT)
+    packet = write_list(gateway, devices, at=1767225600000, salt=SALT)
     assert (packet.topic, packet.payload.hex()) == (VECTORS["devices"]["topic"], VECTORS["devices"]["sealed"])
     assert [list(each) for each in packet.user_properties] == VECTORS["devices"]["userProperties"]
     assert packet.content_type == VECTORS["devices"]["contentType"]
-    assert read_list(gateway, packet) == devices
+    assert read_list(gateway, packet) == DeviceList(tuple(devices), 1767225600000)

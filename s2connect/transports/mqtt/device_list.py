@@ -5,21 +5,20 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
-from uuid import UUID
+from typing import Annotated, Final
 
 import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from s2connect.errors import ConfigurationError
-from s2connect.model.common import NodeId, Role
+from s2connect.model.common import NodeId
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.text import for_display
 from s2connect.transports.mqtt.frames import PLAIN_CONTROL, SEALED, InvalidFrame, Packet, read_bytes, write_control
-from s2connect.transports.mqtt.parameters import Protection, SessionToken, StaticSession
+from s2connect.transports.mqtt.parameters import Protection, StaticGateway
 from s2connect.transports.mqtt.sealing import SALT_BYTES, NotAuthentic, Sealer
-from s2connect.transports.mqtt.topics import InvalidTopic, TopicSpace, read_node_id
+from s2connect.transports.mqtt.topics import InvalidTopic, read_node_id
 
 MAX_LISTED: Final = 1000
 """Devices in one list."""
@@ -29,6 +28,9 @@ MAX_LIST_BYTES: Final = 256 * 1024
 
 MAX_TEXT_CHARACTERS: Final = 200
 """Characters of a text in a list that are kept."""
+
+MAX_AT: Final = 2**53 - 1
+"""Latest time of a list: whatever reads JSON holds it exactly."""
 
 _KIND: Final = "devices"
 
@@ -52,51 +54,17 @@ class ListedDevice:
     model_name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaticGateway:
-    """A gateway whose nodes are clients of sessions in static mode: what :class:`StaticSession` has, but the node.
+@dataclass(frozen=True, slots=True)
+class DeviceList:
+    """What a list says.
 
     Attributes:
-        topic_prefix: See :class:`StaticSession`; so the others.
-        server: Node id of the energy manager, or of the device, that waits for the sessions.
-        mc: MQTT client id of the gateway.
-        client_role: Role of its nodes.
-        versions: S2 versions that this side speaks.
-        secret: What both sides know.
-        protection: How the sessions, and the list, are protected.
-
-    Raises:
-        ConfigurationError: A value cannot be used; the message names it.
+        devices: The devices.
+        at: Its time: milliseconds since 1970, more in every list of a gateway than in the one before; 0 without one.
     """
 
-    topic_prefix: str
-    server: NodeId
-    mc: str
-    client_role: Role
-    versions: tuple[str, ...]
-    secret: SessionToken | None = None
-    protection: Protection = Protection.SEALED
-
-    def __post_init__(self) -> None:
-        self.session(NodeId(UUID(int=self.server.int ^ 1)))  # of any node that is not the server
-
-    def session(self, client: NodeId) -> StaticSession:
-        """Return the session of one of its nodes."""
-        return StaticSession(
-            topic_prefix=self.topic_prefix,
-            server=self.server,
-            client=client,
-            mc=self.mc,
-            client_role=self.client_role,
-            versions=self.versions,
-            secret=self.secret,
-            protection=self.protection,
-        )
-
-    @property
-    def list_topic(self) -> str:
-        """The topic of the list."""
-        return TopicSpace(self.topic_prefix).devices(self.server, self.mc)
+    devices: tuple[ListedDevice, ...]
+    at: int = 0
 
 
 class _Entry(msgspec.Struct):
@@ -111,10 +79,13 @@ class _Entry(msgspec.Struct):
 
 class _List(msgspec.Struct):
     devices: list[_Entry]
+    at: Annotated[int, msgspec.Meta(ge=0, le=MAX_AT)] = 0
 
 
-def write_list(gateway: StaticGateway, devices: Iterable[ListedDevice], *, salt: bytes) -> Packet:
+def write_list(gateway: StaticGateway, devices: Iterable[ListedDevice], *, at: int, salt: bytes) -> Packet:
     """Return the retained message with the list; ``salt`` is 32 fresh random bytes, used where it is sealed.
+
+    ``at`` is its time in milliseconds since 1970, more than that of the list before.
 
     Raises:
         ConfigurationError: There are more than :data:`MAX_LISTED`, or their texts are too long together.
@@ -128,7 +99,7 @@ def write_list(gateway: StaticGateway, devices: Iterable[ListedDevice], *, salt:
         }
         for device in devices
     ]
-    payload = write_control({"devices": entries})
+    payload = write_control({"devices": entries, "at": at})
     if len(entries) > MAX_LISTED or len(payload) > MAX_LIST_BYTES - 16:
         raise ConfigurationError(f"The list of {len(entries)} devices is too long for one message.")
     properties: tuple[tuple[str, str], ...] = (("s2-frame", _KIND),)
@@ -139,8 +110,8 @@ def write_list(gateway: StaticGateway, devices: Iterable[ListedDevice], *, salt:
     return Packet(gateway.list_topic, sealed, SEALED, properties, retain=True)
 
 
-def read_list(gateway: StaticGateway, packet: Packet) -> list[ListedDevice]:
-    """Read the message with the list.
+def read_list(gateway: StaticGateway, packet: Packet) -> DeviceList:
+    """Read the message with the list. An older one than was read before is for the caller to drop.
 
     Raises:
         InvalidFrame: It is none, or not of this gateway. The text never repeats what was received.
@@ -161,13 +132,14 @@ def read_list(gateway: StaticGateway, packet: Packet) -> list[ListedDevice]:
         except NotAuthentic:
             raise InvalidFrame("the list is not of this gateway") from None
     try:
-        entries = msgspec.convert(read_json(payload), _List).devices
+        read = msgspec.convert(read_json(payload), _List)
+        entries = read.devices
         found = {each.id: each for each in (_device(entry) for entry in entries[: MAX_LISTED + 1])}
     except (MalformedJson, msgspec.ValidationError, InvalidTopic):
         raise InvalidFrame("no list of devices") from None
     if len(entries) > MAX_LISTED or len(found) != len(entries) or gateway.server in found:
         raise InvalidFrame("too many devices, one twice, or the server")
-    return list(found.values())
+    return DeviceList(tuple(found.values()), read.at)
 
 
 def _device(entry: _Entry) -> ListedDevice:

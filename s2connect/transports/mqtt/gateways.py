@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING
 from s2connect.errors import ConfigurationError, ConnectionClosed, SessionRefused, UsageError
 from s2connect.model.common import NodeId
 from s2connect.transports.base import Connection
-from s2connect.transports.mqtt.device_list import MAX_LIST_BYTES, ListedDevice, StaticGateway, read_list, write_list
+from s2connect.transports.mqtt.device_list import MAX_AT, MAX_LIST_BYTES, ListedDevice, read_list, write_list
 from s2connect.transports.mqtt.frames import PACKET_ROOM_BYTES, InvalidFrame, Packet, payload_room
-from s2connect.transports.mqtt.parameters import StaticSession
+from s2connect.transports.mqtt.parameters import StaticGateway, StaticSession
 from s2connect.transports.mqtt.publish import FAILURE
 from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.sealing import SALT_BYTES
@@ -27,6 +28,10 @@ _log = logging.getLogger(__name__)
 Changed = Callable[[list[ListedDevice], list[ListedDevice]], object]
 """Callback with the devices that a list has more than the one before, and those that it has no more."""
 
+
+Newest = Callable[[int], object]
+"""Callback with the time of the newest list, before it counts; a program that stores it drops older lists after its own
+start, too."""
 
 TakeListed = Callable[[Connection, ListedDevice], object]
 """Callback with a connection of a listed device that has opened."""
@@ -65,12 +70,16 @@ def accepting(
 class _Published:
     gateway: StaticGateway
     devices: dict[Hashable, Sequence[ListedDevice]] = field(default_factory=dict)
+    at: int = 0
 
 
 @dataclass(slots=True)
 class _Followed:
     gateway: StaticGateway
     changed: Changed
+    newest: int = 0
+    on_newest: Newest | None = None
+    warned: bool = False
     known: dict[NodeId, ListedDevice] = field(default_factory=dict)
 
 
@@ -112,8 +121,10 @@ class Gateways:
 
     async def _publish(self, broker: BrokerConnection, published: _Published) -> None:
         merged = {device.id: device for part in published.devices.values() for device in part}
+        published.at = min(max(published.at + 1, time.time_ns() // 1_000_000), MAX_AT)
         try:
-            packet = write_list(published.gateway, merged.values(), salt=secrets.token_bytes(SALT_BYTES))
+            salt = secrets.token_bytes(SALT_BYTES)
+            packet = write_list(published.gateway, merged.values(), at=published.at, salt=salt)
             if broker.max_packet is not None and len(packet.payload) > payload_room(packet.topic, broker.max_packet):
                 raise ConfigurationError(f"The broker takes no message that is as long as the list of {len(merged)}.")
             if (code := await broker.publish(packet)) >= FAILURE:
@@ -123,9 +134,9 @@ class Gateways:
         except ConnectionClosed:
             pass  # it is published with the next one
 
-    def follow(self, gateway: StaticGateway, changed: Changed) -> None:
+    def follow(self, gateway: StaticGateway, changed: Changed, newest: int, on_newest: Newest | None) -> None:
         """Follow a list with every connection from now on; one of the same topic is replaced."""
-        self._followed[gateway.list_topic] = _Followed(gateway, changed)
+        self._followed[gateway.list_topic] = _Followed(gateway, changed, newest, on_newest)
 
     async def subscribe(self, broker: BrokerConnection, gateway: StaticGateway) -> None:
         """Follow a list with this connection.
@@ -148,9 +159,23 @@ class Gateways:
 def _take(followed: _Followed, packet: Packet) -> str | None:
     """Handle a list. Returns the reason why it is dropped; None if it is not."""
     try:
-        listed = {device.id: device for device in read_list(followed.gateway, packet)}
+        read = read_list(followed.gateway, packet)
     except InvalidFrame:
         return "device_list"
+    if read.at < followed.newest:
+        if not followed.warned:
+            followed.warned = True
+            _log.warning(
+                "The list of the devices of %s is older than the one before, and is dropped: the broker gives an old "
+                "one again, or the clock of the gateway was set back.",
+                followed.gateway.mc,
+            )
+        return "device_list_old"
+    if read.at > followed.newest:
+        followed.newest, followed.warned = read.at, False
+        if followed.on_newest is not None:
+            followed.on_newest(read.at)
+    listed = {device.id: device for device in read.devices}
     known, followed.known = followed.known, listed
     added = [device for key, device in listed.items() if key not in known]
     removed = [device for key, device in known.items() if key not in listed]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -74,15 +74,14 @@ class MqttCommunicationDetails(CommunicationDetails):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StaticSession:
-    """A session over MQTT without S2 Connect: both sides are configured with the same values (MQ-19).
+class StaticSettings:
+    """Settings that both sides of static mode have, whichever node of the communication client it is about (MQ-19).
 
     Attributes:
         topic_prefix: One or more levels in front of every topic.
         server: Node id of the communication server: it waits for ``open``.
-        client: Node id of the communication client: it sends ``open``.
         mc: MQTT client id of the communication client.
-        client_role: Role of the client's node; the server's is the other.
+        client_role: Role of the client's nodes; the server's is the other.
         versions: S2 versions that this side speaks, the preferred one first.
         secret: At least 32 random bytes in Base64; both sides prove that they know it. None only with ``plain``.
         protection: ``sealed`` by default. ``plain`` shows every message to the broker, and without a secret whoever may
@@ -94,7 +93,6 @@ class StaticSession:
 
     topic_prefix: str
     server: NodeId
-    client: NodeId
     mc: str
     client_role: Role
     versions: tuple[str, ...]
@@ -110,8 +108,6 @@ class StaticSession:
                 f"The session over MQTT cannot be used: {error}.",
                 hint="Both sides have the same values in their settings.",
             ) from None
-        if self.server == self.client:
-            raise ConfigurationError("The ids of server and client are the same.", hint="Each node has its own.")
         if not 0 < len(self.versions) <= MAX_VERSIONS or not all(map(is_version, self.versions)):
             raise ConfigurationError(
                 "The S2 versions cannot be used.", hint=f"Name one to {MAX_VERSIONS}, such as 1.0.0."
@@ -121,6 +117,46 @@ class StaticSession:
                 "A sealed session needs a secret.",
                 hint='Give both sides the same 32 random bytes in Base64, or say protection = "plain".',
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticSession(StaticSettings):
+    """A session over MQTT without S2 Connect: both sides are configured with the same values (MQ-19).
+
+    It has what :class:`StaticSettings` has, and:
+
+    Attributes:
+        client: Node id of the communication client: it sends ``open``.
+
+    Raises:
+        ConfigurationError: A value cannot be used; the message names it.
+    """
+
+    client: NodeId
+
+    def __post_init__(self) -> None:
+        StaticSettings.__post_init__(self)  # super() knows another class, with slots
+        if self.server == self.client:
+            raise ConfigurationError("The ids of server and client are the same.", hint="Each node has its own.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticGateway(StaticSettings):
+    """A gateway with several nodes that are clients of sessions in static mode: their :class:`StaticSettings`."""
+
+    def session(self, client: NodeId) -> StaticSession:
+        """Return the session of one of its nodes."""
+        return StaticSession(**{each.name: getattr(self, each.name) for each in fields(self)}, client=client)
+
+    @classmethod
+    def of(cls, settings: StaticSettings) -> StaticGateway:
+        """Return the gateway whose client's node has a session with these settings."""
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(cls)})
+
+    @property
+    def list_topic(self) -> str:
+        """The topic of the list of its devices."""
+        return TopicSpace(self.topic_prefix).devices(self.server, self.mc)
 
 
 PROTOCOL_ERROR: Final = 1002

@@ -32,7 +32,7 @@ from s2connect.transports.mqtt.admission import MAX_UNCONFIRMED_IN_ALL, Admissio
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel
 from s2connect.transports.mqtt.client import MqttClient
 from s2connect.transports.mqtt.connection import MqttConnection
-from s2connect.transports.mqtt.device_list import ListedDevice, StaticGateway
+from s2connect.transports.mqtt.device_list import ListedDevice
 from s2connect.transports.mqtt.frames import (
     MAX_OPEN_PACKET_BYTES,
     PACKET_ROOM_BYTES,
@@ -41,7 +41,7 @@ from s2connect.transports.mqtt.frames import (
     payload_room,
     presence,
 )
-from s2connect.transports.mqtt.gateways import Changed, Gateways, TakeListed, accepting
+from s2connect.transports.mqtt.gateways import Changed, Gateways, Newest, TakeListed, accepting
 from s2connect.transports.mqtt.parameters import (
     ChannelLimits,
     CloseReason,
@@ -49,6 +49,7 @@ from s2connect.transports.mqtt.parameters import (
     MqttPassword,
     SessionParameters,
     SessionToken,
+    StaticGateway,
     StaticSession,
 )
 from s2connect.transports.mqtt.receiver import TopicHandler
@@ -454,6 +455,8 @@ class MqttTransport:
         take: TakeListed,
         *,
         changed: Changed | None = None,
+        newest: int = 0,
+        on_newest: Newest | None = None,
     ) -> None:
         """Accept the devices that a gateway lists, now and after every reconnect, as they come and go (MQ-19).
 
@@ -463,6 +466,9 @@ class MqttTransport:
             gateway: As configured; its prefix is that of the settings.
             take: Called with every connection that has opened, and the device, as it was listed first.
             changed: Called with the devices that are new in the list, and those that are gone from it.
+            newest: What ``on_newest`` was last called with, in an earlier run: older lists are dropped, which a broker
+                could give again.
+            on_newest: Called with the time of each newer list, before it counts: store it.
 
         Raises:
             UsageError: This transport has no settings.
@@ -470,7 +476,8 @@ class MqttTransport:
             S2ConnectError: As :meth:`MqttClient.up`; it goes on trying.
         """
         home = self._need_home()
-        self._gateways.follow(gateway, accepting(gateway, take, self._add_static, self.unlisten_static, changed))
+        accept = accepting(gateway, take, self._add_static, self.unlisten_static, changed)
+        self._gateways.follow(gateway, accept, newest, on_newest)
         await self.serve(gateway.server)
         await self._gateways.subscribe(await home.up(), gateway)
 
