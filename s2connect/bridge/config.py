@@ -39,6 +39,7 @@ VERSIONS: Final = (DEFAULT_S2_VERSION, BETA)
 Shown = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Protocol = Literal["WebSocket", "X-MQTT5-0"]
+MQTT: Final = "X-MQTT5-0"
 
 
 class Section(BaseModel):

@@ -11,12 +11,17 @@ from pydantic import BaseModel, ValidationError
 
 from s2connect import EndpointConfig, MqttSettings, PageSettings, first_fault, for_display, read_private
 from s2connect.bridge.config import (
+    MQTT,
     ConfiguredDevices,
     EndpointSection,
     Listening,
     MetricsSection,
     MqttDevice,
+    MqttDevices,
+    MqttManager,
     MqttPeer,
+    NodeDevices,
+    NodeManager,
     PlainClient,
     PlainClientDevice,
     PlainClientManager,
@@ -39,6 +44,11 @@ from s2connect.transports import (
 
 PRIVATE: Final = ("token_file", "login_file", "secret_file", "password_file")
 """Settings that name files with a secret."""
+
+UNUSED_BROKER: Final = (
+    f"no route uses this broker, all sessions go over WebSocket; a side of type s2-connect uses it with: protocols = "
+    f'["{MQTT}", "WebSocket"]'
+)
 
 NO_TLS: Final = "anybody on the way can read along and give commands"
 
@@ -63,6 +73,18 @@ def check(problems: Problems, sections: Mapping[Place, BaseModel]) -> None:
     # Static sessions share the topics of a broker: no two of them may have the same two sides.
     static = ((place, device.id) for place, device in sections.items() if isinstance(device, MqttDevice))
     _distinct(problems, "another device at the broker has this id", static)
+    if not uses_broker(sections.values()):
+        for place in (place for place, section in sections.items() if isinstance(section, MqttSettings)):
+            problems.add(place, UNUSED_BROKER, fatal=False)
+
+
+def uses_broker(sides: Iterable[BaseModel]) -> bool:
+    """Return whether one of the sides of routes is at the broker, or has sessions over it where the peer has MQTT."""
+    return any(
+        isinstance(side, MqttDevices | MqttManager)
+        or (isinstance(side, NodeDevices | NodeManager) and MQTT in side.protocols)
+        for side in sides
+    )
 
 
 def _distinct(problems: Problems, what: str, values: Iterable[tuple[Place, Hashable]]) -> None:

@@ -112,6 +112,7 @@ def unset(
 def _change(options: Options, changes: dict[str, str | None], node: str | None, *, yes: bool) -> None:
     from s2connect.service import settings
     from s2connect.service.setup import refuse_bridge
+    from s2connect.service.status import unused_broker
 
     home = Home.open(options.path)
     refuse_bridge(home)
@@ -129,6 +130,8 @@ def _change(options: Options, changes: dict[str, str | None], node: str | None, 
         )
     elif running:
         sentences.append("The running service has taken it over; peers see it with their next session.")
+    if any(name == "communication-protocols" or name.startswith("mqtt") for name in changed):
+        sentences.extend(filter(None, [unused_broker(settings.checked_settings(settings.read_raw(home)))]))
     options.report({"changed": changed, "running": running, **vars(done)}, *sentences)
 
 

@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import zip_longest
 from typing import Any
 
@@ -24,7 +24,6 @@ from s2connect.model.text import for_display, until
 from s2connect.service import events
 from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes
 from s2connect.service.objects import ABSENT, EndedEntry, NodeEntry, OwnNode, PairingEntry, name_of
-from s2connect.web.advice import EXPIRES_SOON
 from s2connect.web.codes import CODES, OVER
 from s2connect.web.facts import CodeState
 
@@ -337,14 +336,14 @@ def status_blocks(status: FullStatus, width: int, start: str = "s2connect serve"
         if service.running and node.code_state in OVER:
             facts.add("", CODES[CodeState(node.code_state)])
     if leaf := endpoint.certificate.leaf:
-        facts.add("Certificate", certificate_line(leaf, datetime.now(UTC), own_ca=endpoint.certificate.own_ca))
+        facts.add("Certificate", certificate_line(leaf, own_ca=endpoint.certificate.own_ca))
     else:
         facts.add("Certificate", "is made when the service starts")
     if (broker := endpoint.broker) is not None:
         told = "connected" if broker.connected else f"NOT CONNECTED{f': {broker.error}' if broker.error else ''}"
         facts.add("MQTT broker", f"{broker.where} as {for_display(broker.client_id, 80)}, {for_display(told, 400)}")
-        if broker.suspicion:
-            facts.add("", for_display(broker.suspicion, 500))
+        for hint in filter(None, (broker.suspicion, broker.unused)):
+            facts.add("", for_display(hint, 500))
     blocks: list[RenderableType] = [facts.block(width), Text(), pairings_block(status.pairings, width, status.nodes)]
     blocks += troubles_blocks(status.pairings)
     blocks += ended_blocks(status.ended)
@@ -433,11 +432,12 @@ def records_block(records: list[dict[str, Any]], width: int) -> RenderableType:
     return Text("\n").join(blocks)
 
 
-def certificate_line(leaf: CertificateFacts, now: datetime, *, own_ca: bool) -> str:
+def certificate_line(leaf: CertificateFacts, *, own_ca: bool) -> str:
     """Return until when a certificate is valid, with the next step where its operator has to renew it soon."""
     line = f"{'EXPIRED since' if leaf.expired else 'valid until'} {when(leaf.not_after)}"
-    soon = (datetime.fromisoformat(leaf.not_after) - now).total_seconds() < EXPIRES_SOON
-    return f"{line}; renew its files, then: s2connect reload" if soon and not own_ca else line
+    if not leaf.late:
+        return line
+    return f"{line}; {'it was not renewed, see the log' if own_ca else 'renew its files, then: s2connect reload'}"
 
 
 def certificate_blocks(shown: Certificates, width: int) -> list[RenderableType]:

@@ -439,6 +439,11 @@ _WARNINGS: Final = _group(
             "Look into the log of the broker: from where does the other one come? A copy of this home has to stop.",
             "Two endpoints: give each a `client_id` and an account of its own.",
         ),
+        "broker_unused": (
+            "An MQTT broker is configured, and no session can go over it: no node has MQTT among its protocols.",
+            "`s2connect config set communication-protocols X-MQTT5-0,WebSocket`.",
+            "In a bridge: `protocols` of a side of type `s2-connect`; `s2connect bridge check FILE` names the line.",
+        ),
         "token_unknown": (
             "A peer that is paired came with a token that is not known here (it gets 401). Tokens change with every "
             "session, so one of the two runs with an older copy of its state, or a second copy of one runs somewhere.",

@@ -106,6 +106,8 @@ def service_at_broker(broker: BrokerStatus | None) -> Finding:
         what = f"The running service is not connected to the broker {broker.where}. {broker.error or ''}".rstrip()
         cure = "After a change of password, CA or certificate: s2connect reload, or s2connect bridge reload FILE."
         return check.fail(what, cure)
+    if broker.unused:
+        return check.warn(f"The broker {broker.where} is connected and not used.", broker.unused)
     return check.ok(f"The running service is connected to the broker {broker.where} as {broker.client_id}.")
 
 

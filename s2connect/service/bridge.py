@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from s2connect.bridge.bridge import Bridge, Reloaded
 from s2connect.bridge.config import BridgeConfig
+from s2connect.bridge.config_checks import UNUSED_BROKER, uses_broker
 from s2connect.bridge.config_file import load
 from s2connect.bridge.link_state import LinkStatus
 from s2connect.bridge.problems import BridgeFileError, Problem
@@ -47,6 +48,12 @@ class BridgeService(Service):
 
     def open_connections(self) -> int:
         return 2 * sum(len(route.links) for route in self._bridge.routes.values())
+
+    def unused_broker(self) -> str:
+        """Return what to change where no route uses the broker of the file; empty otherwise."""
+        config = self._bridge.config
+        sides = [side for route in config.routes for side in (route.devices, route.manager)]
+        return "" if config.mqtt is None or uses_broker(sides) else f"{UNUSED_BROKER[:1].upper()}{UNUSED_BROKER[1:]}"
 
     async def _show_bridge(self, command: commands.ShowBridge) -> commands.BridgeStatus:
         return commands.BridgeStatus(bridge=self._bridge.status())

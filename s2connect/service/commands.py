@@ -55,13 +55,17 @@ class ServiceStatus(Entry):
 
 
 class BrokerStatus(Entry):
-    """State of the connection to the MQTT broker. ``suspicion`` hints at a second client with our client id."""
+    """State of the connection to the MQTT broker. ``suspicion`` hints at a second client with our client id.
+
+    ``unused`` says what to change, where no session can go over it.
+    """
 
     where: str
     client_id: str
     connected: bool
     error: str | None
     suspicion: str | None
+    unused: str | None = None
 
 
 class EndpointStatus(Entry):

@@ -158,6 +158,9 @@ async def serve(
                 await _open_page(service, home, stack, page or {}, commands=commands)
                 await stack.enter_async_context(control_socket(home, service.answer))
                 await output.put(service.ready())
+                if unused := service.unused_broker():
+                    _log.warning("%s", unused)
+                    await output.put(Warned(reason="broker_unused", text=unused))
                 # A vendor's pairing server pairs for devices, and is none: it opens no sessions in their place.
                 process.follow(service, sessions=not endpoint.config.wan_pairing_server)
                 stack.enter_context(signal_handlers({signal.SIGHUP: service.reload_soon}))

@@ -59,7 +59,7 @@ from s2connect.service.record import Recorder
 from s2connect.service.reloading import reconfigure, reread_result
 from s2connect.service.settings import ChangedSettings, changed, checked_settings, result_of
 from s2connect.service.setup import start_command
-from s2connect.service.status import broker_status, certificates, entries, log_lines
+from s2connect.service.status import broker_status, certificates, entries, log_lines, unused_broker
 from s2connect.session.answers import ANSWER_WITHIN, Later
 from s2connect.store.files import temporary, write_private
 from s2connect.store.home import Home
@@ -204,6 +204,10 @@ class Service:
 
     def _node_entries(self) -> list[NodeEntry]:
         return [NodeEntry(node.id, node.role, node.alias) for node in self.endpoint.nodes.values()]
+
+    def unused_broker(self) -> str:
+        """Return what to change where no session can go over the configured MQTT broker; empty otherwise."""
+        return unused_broker(self.endpoint.config)
 
     def _own_nodes(self) -> list[OwnNode]:
         return [
@@ -504,7 +508,7 @@ class Service:
                 advertised=self._advertised(),
                 not_found=self._not_found,
                 certificate=await asyncio.to_thread(certificates, endpoint, self._home, running=self._running),
-                broker=broker_status(endpoint) if self._running else None,
+                broker=broker_status(endpoint, self.unused_broker()) if self._running else None,
                 page=self.page.url if self.page is not None else None,
             ),
             nodes=self._own_nodes(),

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from s2connect import Endpoint, Home, Pairing, PairKey
+from s2connect import Endpoint, EndpointConfig, Home, Pairing, PairKey
 from s2connect.endpoint.certificate import Certificates, read_certificates
 from s2connect.endpoint.connections import LiveConnection, PeerHistory
+from s2connect.model.common import MQTT, WEBSOCKET
 from s2connect.service.commands import BrokerStatus, LogLines, ShowLog
 from s2connect.service.logs import latest_lines
 from s2connect.service.objects import PairingEntry
@@ -29,7 +30,18 @@ def certificates(endpoint: Endpoint, home: Path, *, running: bool) -> Certificat
     return endpoint.certificates() if running else read_certificates(Home.open(home), endpoint.config)
 
 
-def broker_status(endpoint: Endpoint) -> BrokerStatus | None:
+def unused_broker(config: EndpointConfig) -> str:
+    """Return what to change where the settings have an MQTT broker, and no node uses it; empty otherwise."""
+    if config.mqtt is None or not config.nodes or any(MQTT in node.communication_protocols for node in config.nodes):
+        return ""
+    each = " --node NODE" if len(config.nodes) > 1 else ""
+    return (
+        "Sessions go over WebSocket, because no node here has MQTT. To use the broker: "
+        f"s2connect config set communication-protocols {MQTT},{WEBSOCKET}{each}"
+    )
+
+
+def broker_status(endpoint: Endpoint, unused: str) -> BrokerStatus | None:
     """Return the state of the connection to the MQTT broker, None where there is none."""
     client = endpoint.mqtt.client if endpoint.mqtt is not None else None
     if client is None:
@@ -40,6 +52,7 @@ def broker_status(endpoint: Endpoint) -> BrokerStatus | None:
         connected=client.connection is not None,
         error=str(client.error) if client.error is not None else None,
         suspicion=client.suspicion or None,
+        unused=unused or None,
     )
 
 

@@ -67,6 +67,21 @@ def test_the_shortest_file_joins_devices_and_energy_manager_by_s2_connect(tmp_pa
     assert route.devices.type == route.manager.type == "s2-connect"
 
 
+BROKER = '[mqtt]\nurl = "mqtts://broker.example"\n'
+
+
+@pytest.mark.parametrize("side", ["devices", "manager"])
+def test_a_broker_that_no_route_uses_is_a_warning_with_the_line_that_helps(tmp_path: Path, side: str) -> None:
+    _, warnings = load(written(tmp_path, HEAD + BROKER + NODES))
+    (warning,) = warnings
+    line = 'protocols = ["X-MQTT5-0", "WebSocket"]'
+    assert str(warning).startswith("line 2: warning: no route uses this broker"), warning
+    assert line in warning.what
+    mended = NODES.replace(f'[route.{side}]\ntype = "s2-connect"', f'[route.{side}]\ntype = "s2-connect"\n{line}')
+    assert mended != NODES
+    assert load(written(tmp_path, HEAD + BROKER + mended))[1] == []
+
+
 def test_the_id_of_a_route_comes_of_its_name_and_can_be_given(tmp_path: Path) -> None:
     (route,) = read(tmp_path, HEAD + NODES).routes
     assert route.id_in(BRIDGE) == route.id_in(BRIDGE) != route.id_in(NodeId(UUID(int=8)))

@@ -213,8 +213,13 @@ def test_a_clock_before_2025_is_wrong(now: datetime, result: str) -> None:
 @pytest.mark.parametrize(
     ("begin", "end", "renews", "running", "result", "cause"),
     [
-        (NOW - DAY, NOW + 100 * DAY, True, True, "ok", "1 day old and valid for 100 days more"),
-        (NOW - 170 * DAY, NOW + DAY, True, True, "ok", "1 day more"),
+        (NOW - DAY, NOW + 100 * DAY, True, True, "ok", "is valid for 100 days more"),
+        (NOW - 170 * DAY, NOW + DAY, True, False, "ok", "1 day more"),  # the service renews it when it starts
+        (NOW - 170 * DAY, NOW + DAY, True, True, "warn", "has not renewed it"),
+        (NOW - 149 * DAY, NOW + 31 * DAY, False, True, "ok", "31 days more"),
+        (NOW - 151 * DAY, NOW + 29 * DAY, False, True, "warn", "expires in 29 days"),
+        (NOW - 72 * DAY, NOW + 18 * DAY, False, True, "ok", "18 days more"),  # of 90: its tool has just had its time
+        (NOW - 76 * DAY, NOW + 14 * DAY, False, True, "warn", "expires in 14 days"),
         (NOW - 170 * DAY, NOW + DAY, False, True, "warn", "expires in 1 day"),
         (NOW - DAY, NOW + 5 * DAY, False, True, "ok", "5 days more"),  # a short-lived one, still fresh
         (NOW + DAY, NOW + 9 * DAY, True, True, "fail", "not valid before 2026-05-02"),
@@ -324,6 +329,7 @@ def test_the_links_of_a_running_bridge(found: Any, failed: Any, verdicts: list[s
             "not connected to the broker b:1. The password",
         ),
         ({"connected": True, "suspicion": "A second client."}, "warn", "A second client."),
+        ({"connected": True, "unused": "Set something."}, "warn", "connected and not used"),
     ],
 )
 def test_what_the_running_service_says_of_the_broker(broker: Any, verdict: str, words: str) -> None:
