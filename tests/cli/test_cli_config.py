@@ -67,10 +67,10 @@ def test_settings_are_changed_and_taken_back(rm: Path, capsys: Capture) -> None:
     assert stored(rm).proxy_exceptions == ("a.example", "b")
     said(capsys, "config", "unset", "proxy", "proxy-exceptions", "name", *where)
     assert (stored(rm).proxy, stored(rm).proxy_exceptions, stored(rm).name) == (None, (), None)
-    told = said(capsys, "config", "set", "mqtt.url", "mqtts://broker.example", *where)
-    assert f"s2connect config set --home {rm} communication-protocols X-MQTT5-0,WebSocket" in told
-    told = said(capsys, "config", "set", "communication-protocols", "X-MQTT5-0,WebSocket", *where)
-    assert "To use the broker" not in told
+    hint = said(capsys, "config", "set", "mqtt.url", "mqtts://broker.example", *where)
+    assert f"s2connect config set --home {rm} communication-protocols X-MQTT5-0,WebSocket" in hint
+    hint = said(capsys, "config", "set", "communication-protocols", "X-MQTT5-0,WebSocket", *where)
+    assert "To use the broker" not in hint
     assert f"To take back all of it: s2connect config unset --home {rm} mqtt" in said(
         capsys, "config", "unset", "mqtt.url", *where, code=2
     )

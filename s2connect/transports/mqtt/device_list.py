@@ -56,7 +56,7 @@ class ListedDevice:
 
 @dataclass(frozen=True, slots=True)
 class DeviceList:
-    """What a list says.
+    """Content of a list of devices.
 
     Attributes:
         devices: The devices.
