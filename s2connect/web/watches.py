@@ -12,10 +12,13 @@ from s2connect.messages.general import PowerMeasurement
 from s2connect.model.common import Role
 from s2connect.session.session import Direction
 from s2connect.web.meter import OK, Meter, Rate
-from s2connect.web.power import Curves
+from s2connect.web.power import Body, Curves
 from s2connect.web.ring import MAX_TEXT, MessageRing, cut
 
 MEASUREMENT: Final = "PowerMeasurement"
+
+MAX_UNANSWERED: Final = 16
+"""Measurements of a session or link that wait for their answer; beyond it the oldest is left out of the curve."""
 
 
 class Journal:
@@ -41,6 +44,26 @@ class Journal:
             call()
 
 
+class Unanswered:
+    """Measurements that wait for their answer: a curve has those that the other side has accepted."""
+
+    __slots__ = ("_bodies",)
+
+    def __init__(self) -> None:
+        self._bodies: dict[str | None, Body] = {}
+
+    def add(self, message: Message) -> None:
+        """Add a measurement."""
+        self._bodies[message.id] = partial(_measurement, message)
+        if len(self._bodies) > MAX_UNANSWERED:
+            del self._bodies[next(iter(self._bodies))]
+
+    def pop(self, answer: Message) -> Body | None:
+        """Return the measurement that a ReceptionStatus accepts; None if it refuses it, or is about something else."""
+        body = self._bodies.pop(answer.subject_id, None) if self._bodies else None
+        return body if answer.status == OK else None
+
+
 class SessionWatch:
     """Observer of one session.
 
@@ -51,7 +74,17 @@ class SessionWatch:
         clock: Seconds of a clock that never goes back.
     """
 
-    __slots__ = ("_append", "_clock", "_journal", "_last_id", "_last_type", "_measurements", "_meter", "_ring")
+    __slots__ = (
+        "_append",
+        "_clock",
+        "_journal",
+        "_last_id",
+        "_last_type",
+        "_measurements",
+        "_meter",
+        "_ring",
+        "_unanswered",
+    )
 
     def __init__(self, meter: Meter, journal: Journal, measurements: Direction, clock: Callable[[], float]) -> None:
         self._meter = meter
@@ -62,6 +95,7 @@ class SessionWatch:
         self._clock = clock
         self._last_id: str | None = None
         self._last_type = ""
+        self._unanswered = Unanswered()
 
     def __call__(self, direction: Direction, message: Message) -> None:
         """Note a message of the session."""
@@ -78,9 +112,12 @@ class SessionWatch:
                 rate.next_step(now)
             rate.total += 1
             if kind == MEASUREMENT and direction == self._measurements:
-                self._journal.curves.add(meter.key, meter.title, partial(_measurement, message), now)
-        elif message.status != OK:
-            self._refused(direction, message, now)
+                self._unanswered.add(message)
+        else:
+            if direction != self._measurements and (body := self._unanswered.pop(message)) is not None:
+                self._journal.curves.add(meter.key, meter.title, body, now)
+            if message.status != OK:
+                self._refused(direction, message, now)
         self._ring.count += 1
         self._append((now, meter, direction, kind, message.status, text if len(text) <= MAX_TEXT else cut(text)))
         if self._journal.sleepers:
@@ -119,13 +156,14 @@ class LinkWatch:
         sides: By role of the peer.
     """
 
-    __slots__ = ("_append", "_journal", "_ring", "sides")
+    __slots__ = ("_append", "_journal", "_ring", "_unanswered", "sides")
 
     def __init__(self, key: str, title: Callable[[Role], str], journal: Journal) -> None:
         self.sides = {role: LinkSideWatch(side_key(key, role), partial(title, role)) for role in Role}
         self._journal = journal
         self._ring = journal.ring
         self._append = journal.ring.entries.append
+        self._unanswered = Unanswered()
 
     def passed(self, side: Role, message: Message | None, text: str, outs: Sequence[Out], now: float) -> None:
         """Note a text of one side, and what follows from it."""
@@ -138,7 +176,10 @@ class LinkWatch:
                     from_.next_step(now)
                 from_.total += 1
                 if kind == MEASUREMENT and side is Role.RM:
-                    self._journal.curves.add(from_.key, from_.title, partial(_measurement, message), now)
+                    self._unanswered.add(message)
+            elif side is Role.CEM and (body := self._unanswered.pop(message)) is not None:
+                device = self.sides[Role.RM]
+                self._journal.curves.add(device.key, device.title, body, now)
         self._ring.count += 1
         self._append((now, from_, "received", kind, status, text if len(text) <= MAX_TEXT else cut(text)))
         for to, out, _ in outs:

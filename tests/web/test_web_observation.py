@@ -178,6 +178,21 @@ async def test_a_refused_message_is_shown_with_type_and_label_by_both_sides() ->
             assert refusal.label == found.refusing, "as it came"
 
 
+async def test_a_measurement_that_is_refused_is_on_no_curve() -> None:
+    async with house() as found:
+        session = await found.start()
+        await session.send(DETAILS)
+        await session.send(power(10.0))
+        found.refusing = "a meter of another house"
+        with pytest.raises(MessageRefused):
+            await session.send(power(1e9))
+        found.refusing = ""
+        await session.send(power(20.0))
+        for observation in (found.manager, found.device):
+            (curve,) = observation.curves()
+            assert {value for point in curve.points for value in (point.low, point.high)} == {10.0, 20.0}
+
+
 async def test_a_peer_that_falls_silent_is_shown_as_gone_within_its_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WebSocketConnection, "ping_interval", 0.1)
     monkeypatch.setattr(WebSocketConnection, "peer_timeout", 0.5)
@@ -338,6 +353,7 @@ async def test_a_link_shows_both_sides_their_messages_and_what_the_bridge_itself
             await device.recv()
             await device.send('{"message_type":"PowerMeasurement","message_id":"m2"}')
             await device.recv()
+            assert observation.curves() == [], "both were refused"
             link = link_of(observation)
             assert (link.state, link.missing, link.helps) == ("up", "", "")
             assert link.device.connected
@@ -360,6 +376,10 @@ async def test_a_link_shows_both_sides_their_messages_and_what_the_bridge_itself
                 (rm, "sent", "ReceptionStatus", "INVALID_MESSAGE"),
             ]
             assert {one.key for one in observation.messages(key=cem)} == {cem}
+            await device.send(measurement("m3"))
+            await manager.recv()
+            await manager.send(answer("m3", "OK"))
+            await device.recv()
             (curve,) = observation.curves()
             assert curve.key == rm
             assert observation.snapshot().routes[0].up == 1
