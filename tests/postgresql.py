@@ -1,8 +1,6 @@
-"""A real PostgreSQL for tests: one cluster for each test process, and a database of its own for each test.
+"""A real PostgreSQL for tests: one cluster for each test process, and an empty database for each test.
 
-Import its fixtures where they are needed::
-
-    from tests.postgresql import postgresql, postgresql_cluster  # noqa: F401
+Its fixtures ``postgresql`` and ``postgresql_cluster`` are those of every test.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +23,9 @@ from tests.waits import patience
 
 USER = "postgres"
 TEMPLATE = "s2connect_template"
+
+STORE_KEYS = [bytes(range(32))]
+"""Keys that seal the secrets in databases of tests."""
 
 
 def _programs() -> Path | None:
@@ -65,6 +67,7 @@ class Cluster:
         self._programs = programs
         # Not in the test's directory: the path of a socket has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="s2pg"))
+        self._reused: str | None = None
         self._settings = {
             "listen_addresses": "''",
             "unix_socket_directories": f"'{self.directory}'",
@@ -123,12 +126,27 @@ class Cluster:
         """Return the URL of a database."""
         return f"postgresql://{USER}@/{database}?host={self.directory}"
 
-    def sql(self, statement: str, database: str = "postgres") -> None:
-        """Run one statement outside of a transaction."""
+    def sql(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run one statement outside of a transaction and return its rows."""
         import psycopg
 
         with psycopg.connect(self.url(database), autocommit=True) as connection:
-            connection.execute(statement.encode())
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def emptied_database(self) -> str:
+        """Return the URL of a database whose tables are empty and which nobody uses: that of the test before.
+
+        A copy of the template for each test would be 7 MB each.
+        """
+        if self._reused is None:
+            self._reused = self.new_database()
+        name = self._reused.partition("@/")[2].partition("?")[0]
+        self.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        tables = self.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", name)
+        emptied = "; ".join(f"DELETE FROM {table}" for (table,) in tables if table != "s2connect_schema")
+        self.sql(emptied, name)
+        return self._reused
 
     def new_database(self) -> str:
         """Return the URL of a new database with the tables of this program."""
@@ -164,5 +182,5 @@ def postgresql_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def postgresql(postgresql_cluster: Cluster) -> str:
-    """URL of an empty database with the tables of this program."""
-    return postgresql_cluster.new_database()
+    """URL of a database with the tables of this program, all of them empty."""
+    return postgresql_cluster.emptied_database()

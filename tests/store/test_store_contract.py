@@ -19,6 +19,7 @@ from s2connect.store.base import MAX_CANDIDATE_TOKENS, Pin, Record, Replaced, St
 from s2connect.store.memory import MemoryStore
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import FileVault, KeyringVault
+from tests.postgresql import STORE_KEYS
 from tests.store.keyring_backend import DictionaryKeyring
 from tests.store.store_examples import (
     CLIENT,
@@ -35,7 +36,7 @@ from tests.store.store_examples import (
 TOMBSTONES = 5
 
 
-@pytest.fixture(params=["memory", "sqlite+files", "sqlite+keyring"])
+@pytest.fixture(params=["memory", "sqlite+files", "sqlite+keyring", "postgresql"])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Store]:
@@ -45,6 +46,8 @@ async def store(
     vault: Vault
     if request.param == "memory":
         opened = MemoryStore()
+    elif request.param == "postgresql":
+        opened = await open_postgresql(request.getfixturevalue("postgresql"), monkeypatch)
     else:
         if request.param == "sqlite+files":
             vault = FileVault(tmp_path / "vault")
@@ -55,6 +58,14 @@ async def store(
     yield opened
     await opened.close()
     keyring.set_keyring(before)
+
+
+async def open_postgresql(url: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    from s2connect.store.postgresql import rows
+    from s2connect.store.postgresql.store import PostgresqlStore
+
+    monkeypatch.setattr(rows, "MAX_TOMBSTONES", TOMBSTONES)
+    return await PostgresqlStore.open(url, STORE_KEYS)
 
 
 @pytest.mark.rule("PAIR-10", "PAIRC-06")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from tests.postgresql import postgresql, postgresql_cluster  # noqa: F401
 from tests.waits import until
 
 psycopg = pytest.importorskip("psycopg")
@@ -17,7 +17,7 @@ from s2connect.store.postgresql.database import Database, Transaction  # noqa: E
 
 
 @pytest.fixture
-async def database(postgresql: str) -> AsyncIterator[Database]:  # noqa: F811
+async def database(postgresql: str) -> AsyncIterator[Database]:
     opened = await Database.open(postgresql, instance="one")
     yield opened
     await opened.close()
@@ -67,10 +67,9 @@ async def test_an_error_of_this_program_in_a_task_is_reported_and_blocks_nothing
 
     roll_back = database._roll_back
 
-    async def fail(*given: object) -> None:
-        for connection in given:
-            if not callable(connection):
-                await roll_back(getattr(connection, "connection", connection))
+    async def fail(given: Any) -> None:
+        if not callable(given):
+            await roll_back(getattr(given, "connection", given))
         raise RuntimeError
 
     async def write(transaction: Transaction) -> None:

@@ -21,6 +21,7 @@ from s2connect.errors import ConfigurationError, InsecurePermissions, StorageUna
 from s2connect.store.base import MAX_VAULT_BYTES, Vault
 from s2connect.store.memory import MemoryVault
 from s2connect.store.vault import FileVault, KeyringVault, open_vault
+from tests.postgresql import STORE_KEYS
 from tests.store.keyring_backend import DictionaryKeyring
 
 SECRET = bytes(range(256))
@@ -33,12 +34,17 @@ def _keyring_is_put_back() -> Iterator[None]:
     keyring.set_keyring(before)
 
 
-@pytest.fixture(params=["memory", "files", "keyring"])
+@pytest.fixture(params=["memory", "files", "keyring", "postgresql"])
 def vault(request: pytest.FixtureRequest, tmp_path: Path) -> Vault:
     if request.param == "memory":
         return MemoryVault()
     if request.param == "files":
         return FileVault(tmp_path / "vault")
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql")
+        from s2connect.store.postgresql.vault import PostgresqlVault
+
+        return PostgresqlVault(url, STORE_KEYS)
     keyring.set_keyring(DictionaryKeyring())
     return KeyringVault("test")
 

@@ -187,8 +187,15 @@ class Database:
         return await self._bounded(doing, lambda: self._in_transactions(work))
 
     async def read(self, doing: str, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run one statement that is a transaction of its own and may be repeated: a read, or an idempotent write."""
-        return await self._bounded(doing, lambda: self._on_connections(work))
+        """Run one statement outside of a transaction that changes nothing. It is tried again as in :meth:`run`."""
+        return await self._bounded(doing, lambda: self._on_connections(work, again_if_lost=True))
+
+    async def once(self, doing: str, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run one statement that is a transaction of its own, in one round trip.
+
+        Where the connection is lost it is not tried again, and the caller does not know whether it happened.
+        """
+        return await self._bounded(doing, lambda: self._on_connections(work, again_if_lost=False))
 
     async def _bounded(self, doing: str, work: Callable[[], Awaitable[T]]) -> T:
         async def operation() -> T:
@@ -212,7 +219,7 @@ class Database:
         except psycopg.Error as error:
             raise unavailable(doing, self.url, error) from None
 
-    async def _on_connections(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _on_connections(self, work: Callable[[Connection], Awaitable[T]], *, again_if_lost: bool) -> T:
         tries = 0
         while True:
             tries += 1
@@ -220,7 +227,7 @@ class Database:
             try:
                 return await work(connection)
             except psycopg.Error as error:
-                if not await self._may_try_again(error, tries):
+                if (is_lost(error) and not again_if_lost) or not await self._may_try_again(error, tries):
                     raise
             finally:
                 await self._pool.give(connection)

@@ -1,0 +1,337 @@
+"""Pairings as rows in PostgreSQL: what each operation of the store does inside of a transaction.
+
+The operations are here without a transaction of their own, so that others can be made durable together with them.
+
+A pair of nodes is changed by one transaction at a time: what makes or confirms a pairing locks our node first. Rows of
+pairings are locked before anything else that belongs to them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from s2connect.errors import NotPaired, StorageError, StorageUnavailable
+from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDescription, NodeId
+from s2connect.model.roles import CommunicationRole
+from s2connect.model.secret import AccessToken
+from s2connect.model.strict_json import read_json
+from s2connect.model.url import BaseUrl
+from s2connect.store.base import (
+    GONE,
+    MAX_REFUSED_SERVERS,
+    MAX_TOMBSTONES,
+    Pairing,
+    PairKey,
+    Pin,
+    Record,
+    Replaced,
+    token_digest,
+    with_candidate,
+)
+from s2connect.store.postgresql.database import Transaction
+from s2connect.store.postgresql.pool import Connection, Row
+from s2connect.store.postgresql.sealing import Sealer
+
+__all__ = ["PairingRows"]
+
+_log = logging.getLogger(__name__)
+
+PAIR = "local = %s AND remote = %s"
+"""SQL condition for a pair of nodes, with the values of :func:`pair_values`."""
+
+SAME = f"{PAIR} AND paired_at = %s"
+"""SQL condition for one pairing, with the values of :func:`same_values`."""
+
+INSERT_PAIRING = """
+    INSERT INTO pairing (local, remote, confirmed, communication_role, peer, peer_endpoint, initiate_session_url,
+        ca_fingerprint, ca_der, paired_at, tokens, active_digest, token_issued_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+
+READ_RECORD = f"""
+    SELECT pairing.*, EXISTS (SELECT FROM tombstone WHERE {PAIR}) AS unpaired
+    FROM (SELECT) AS always LEFT JOIN pairing ON {PAIR}
+"""  # noqa: S608 - constants
+
+FORGET_TOMBSTONES = """
+    DELETE FROM tombstone
+    WHERE sequence <= (SELECT sequence FROM tombstone ORDER BY sequence DESC OFFSET %s LIMIT 1)
+"""
+
+FORGET_REFUSED_SERVERS = """
+    DELETE FROM refused_server
+    WHERE sequence <= (SELECT sequence FROM refused_server ORDER BY sequence DESC OFFSET %s LIMIT 1)
+"""
+
+
+def pair_values(key: PairKey) -> tuple[uuid.UUID, uuid.UUID]:
+    """Return the values for :data:`PAIR`."""
+    return uuid.UUID(bytes=key.local.bytes), uuid.UUID(bytes=key.remote.bytes)
+
+
+def same_values(pairing: Pairing) -> tuple[uuid.UUID, uuid.UUID, float]:
+    """Return the values for :data:`SAME`."""
+    return *pair_values(pairing.key), pairing.paired_at
+
+
+class PairingRows:
+    """The operations on pairings, each inside of a transaction. Raises psycopg.Error beside what the store raises.
+
+    Args:
+        sealer: Seals the access tokens of the communication client.
+        shown: The database for texts.
+    """
+
+    def __init__(self, sealer: Sealer, shown: str) -> None:
+        self._sealer = sealer
+        self._shown = shown
+
+    # Reading
+
+    async def select(self, connection: Connection, which: str, values: Sequence[object]) -> list[Row]:
+        """Return rows of pairings, each with its ``pairing``."""
+        rows = await (await connection.execute(f"SELECT * FROM pairing {which}", values)).fetchall()  # noqa: S608 - constants
+        return [row | {"pairing": self._pairing_of(row)} for row in rows]
+
+    def _pairing_of(self, row: Row) -> Pairing:
+        try:
+            return pairing_of(row)
+        except (ValueError, TypeError, MalformedMessage) as error:
+            raise StorageUnavailable(
+                f"A pairing in {self._shown} cannot be understood: {error}.",
+                hint="Restore the database from a backup, or unpair the two.",
+            ) from error
+
+    async def record(self, connection: Connection, key: PairKey) -> Record:
+        """See :meth:`Store.record`. One statement, hence one moment."""
+        rows = await (await connection.execute(READ_RECORD, (*pair_values(key), *pair_values(key)))).fetchall()
+        found = {row["confirmed"]: row for row in rows if row["sequence"] is not None}
+        entries = {confirmed: (self._pairing_of(row), row["active_digest"]) for confirmed, row in found.items()}
+        issued_at = found[True]["token_issued_at"] if True in found else None
+        return Record(entries.get(True), entries.get(False), rows[0]["unpaired"], issued_at)
+
+    async def lock(self, transaction: Transaction, pairing: Pairing) -> Row | None:
+        """Return the row of a pairing, locked until the transaction ends; None where it has been removed."""
+        return await transaction.row(f"SELECT * FROM pairing WHERE {SAME} FOR UPDATE", same_values(pairing))  # noqa: S608 - constants
+
+    # Making and removing
+
+    async def save(
+        self, transaction: Transaction, pairing: Pairing, tokens: Sequence[AccessToken], *, alone: bool = False
+    ) -> list[Replaced]:
+        """See :meth:`Store.save_pairing`."""
+        if alone and not pairing.confirmed:
+            raise ValueError("an unconfirmed pairing replaces no other pair before it is confirmed")
+        await self._lock_node(transaction, pairing.key)
+        replaced = await self._others(transaction, pairing.key) if alone else []
+        sealed = digest = issued_at = None
+        if pairing.communication_role is CommunicationRole.SERVER:
+            digest, issued_at = token_digest(tokens[0]), pairing.paired_at
+        else:
+            sealed = self._seal(pairing, tokens)
+        await transaction.execute(
+            f"DELETE FROM pairing WHERE {PAIR} AND confirmed = %s",  # noqa: S608 - constants
+            (*pair_values(pairing.key), pairing.confirmed),
+        )
+        if pairing.confirmed:
+            await self._supersede(transaction, pairing.key, replaced)
+        await transaction.execute(INSERT_PAIRING, (*columns(pairing), sealed, digest, issued_at))
+        return replaced
+
+    async def confirm(
+        self, transaction: Transaction, pairing: Pairing, *, alone: bool = False
+    ) -> list[Replaced] | None:
+        """See :meth:`Store.confirm_pairing`."""
+        await self._lock_node(transaction, pairing.key)
+        row = await self.lock(transaction, pairing)
+        if row is None:
+            raise NotPaired(GONE)
+        if row["confirmed"]:
+            return None
+        replaced = await self._others(transaction, pairing.key) if alone else []
+        await transaction.execute(f"DELETE FROM pairing WHERE {PAIR} AND confirmed", pair_values(pairing.key))  # noqa: S608 - constants
+        await transaction.execute(f"UPDATE pairing SET confirmed = true WHERE {SAME}", same_values(pairing))  # noqa: S608 - constants
+        await self._supersede(transaction, pairing.key, replaced)
+        return replaced
+
+    async def remove(
+        self, transaction: Transaction, pairing: Pairing, *, tombstone: bool = False, unconfirmed_only: bool = False
+    ) -> bool:
+        """See :meth:`Store.remove_pairing` and :meth:`Store.drop_unconfirmed`."""
+        only = " AND NOT confirmed" if unconfirmed_only else ""
+        cursor = await transaction.execute(f"DELETE FROM pairing WHERE {SAME}{only}", same_values(pairing))  # noqa: S608 - constants
+        if cursor.rowcount > 0 and tombstone:
+            await self._bury(transaction, [pairing.key])
+        return cursor.rowcount > 0
+
+    async def _lock_node(self, transaction: Transaction, key: PairKey) -> None:
+        """Let one transaction at a time make pairings of our node."""
+        await transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 2))", (str(key.local),))
+
+    async def _others(self, transaction: Transaction, key: PairKey) -> list[Replaced]:
+        """Return the pairings of a pair's node with other peers, with the tokens that can still be opened."""
+        which = "WHERE local = %s AND remote != %s ORDER BY sequence FOR UPDATE"
+        rows = await self.select(transaction.connection, which, pair_values(key))
+        return [Replaced(row["pairing"], self._last_tokens(row)) for row in rows]
+
+    def _last_tokens(self, row: Row) -> tuple[AccessToken, ...]:
+        try:
+            return tuple(self._open(row["pairing"], row["tokens"])) if row["tokens"] is not None else ()
+        except StorageError as error:
+            _log.warning("The server of a replaced pairing cannot be notified: %s", error)
+            return ()
+
+    async def _supersede(self, transaction: Transaction, key: PairKey, replaced: Sequence[Replaced]) -> None:
+        await transaction.execute(f"DELETE FROM tombstone WHERE {PAIR}", pair_values(key))  # noqa: S608 - constants
+        for other in replaced:
+            await transaction.execute(f"DELETE FROM pairing WHERE {SAME}", same_values(other.pairing))  # noqa: S608 - constants
+        await self._bury(transaction, [other.pairing.key for other in replaced])
+
+    async def _bury(self, transaction: Transaction, keys: Sequence[PairKey]) -> None:
+        for key in keys:
+            await transaction.execute(
+                "INSERT INTO tombstone (local, remote) VALUES (%s, %s)"
+                " ON CONFLICT (local, remote) DO UPDATE SET sequence = DEFAULT",
+                pair_values(key),
+            )
+        if keys:
+            await transaction.execute(FORGET_TOMBSTONES, (MAX_TOMBSTONES,))
+
+    # Details
+
+    async def update_descriptions(
+        self,
+        transaction: Transaction,
+        key: PairKey,
+        *,
+        node: NodeDescription | None,
+        endpoint: EndpointDescription | None,
+    ) -> None:
+        """See :meth:`Store.update_descriptions`."""
+        await transaction.execute(
+            "UPDATE pairing SET peer = coalesce(%s, peer), peer_endpoint = coalesce(%s, peer_endpoint)"  # noqa: S608 - constants
+            f" WHERE {PAIR}",
+            (node and node.to_json(), endpoint and endpoint.to_json(), *pair_values(key)),
+        )
+
+    async def set_pin(self, transaction: Transaction, pairing: Pairing, pin: Pin) -> None:
+        """See :meth:`Store.set_pin`."""
+        await transaction.execute(
+            f"UPDATE pairing SET ca_fingerprint = %s, ca_der = %s WHERE {SAME}",  # noqa: S608 - constants
+            (pin.ca_fingerprint, pin.ca_der, *same_values(pairing)),
+        )
+
+    async def refuse_server(self, transaction: Transaction, url: BaseUrl) -> None:
+        """See :meth:`Store.refuse_server`."""
+        await transaction.execute(
+            "INSERT INTO refused_server (url) VALUES (%s) ON CONFLICT (url) DO UPDATE SET sequence = DEFAULT",
+            (str(url),),
+        )
+        await transaction.execute(FORGET_REFUSED_SERVERS, (MAX_REFUSED_SERVERS,))
+
+    # Access tokens
+
+    async def candidate_tokens(
+        self, connection: Connection, pairing: Pairing, *, lock: bool = False
+    ) -> list[AccessToken]:
+        """See :meth:`Store.candidate_tokens`; with ``lock`` the row stays locked until the transaction ends."""
+        cursor = await connection.execute(
+            f"SELECT communication_role, tokens FROM pairing WHERE {SAME}{' FOR UPDATE' if lock else ''}",  # noqa: S608 - constants
+            same_values(pairing),
+        )
+        row = await cursor.fetchone()
+        if row is None or row["communication_role"] != CommunicationRole.CLIENT.value:
+            raise NotPaired(GONE)
+        if row["tokens"] is None:
+            _log.warning("%s holds no tokens for a pairing; it has to be paired again", self._shown)
+            return []
+        return self._open(pairing, row["tokens"])
+
+    async def add_pending_token(self, transaction: Transaction, pairing: Pairing, token: AccessToken) -> None:
+        """See :meth:`Store.add_pending_token`."""
+        tokens = await self.candidate_tokens(transaction.connection, pairing, lock=True)
+        await self.keep_tokens(transaction, pairing, with_candidate(tokens, token))
+
+    async def keep_tokens(self, transaction: Transaction, pairing: Pairing, tokens: Sequence[AccessToken]) -> None:
+        """Make these the only candidates. Raises NotPaired as :meth:`candidate_tokens`."""
+        cursor = await transaction.execute(
+            f"UPDATE pairing SET tokens = %s WHERE {SAME} AND communication_role = %s",  # noqa: S608 - constants
+            (self._seal(pairing, tokens), *same_values(pairing), CommunicationRole.CLIENT.value),
+        )
+        if cursor.rowcount == 0:
+            raise NotPaired(GONE)
+
+    async def activate_token(self, connection: Connection, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
+        """See :meth:`Store.activate_token`. One statement."""
+        cursor = await connection.execute(
+            f"UPDATE pairing SET active_digest = %s, token_issued_at = %s WHERE {SAME} AND communication_role = %s",  # noqa: S608 - constants
+            (digest, issued_at, *same_values(pairing), CommunicationRole.SERVER.value),
+        )
+        return cursor.rowcount > 0
+
+    def _seal(self, pairing: Pairing, tokens: Sequence[AccessToken]) -> bytes:
+        return self._sealer.seal(sealed_name(pairing), json.dumps([token.reveal() for token in tokens]).encode("ascii"))
+
+    def _open(self, pairing: Pairing, sealed: bytes) -> list[AccessToken]:
+        content = self._sealer.open(sealed_name(pairing), sealed)
+        try:
+            texts = read_json(content)
+            if not isinstance(texts, list):
+                raise ValueError
+            return [AccessToken(text) for text in texts]
+        except (ValueError, TypeError, AttributeError):
+            raise StorageUnavailable(
+                f"The tokens of a pairing in {self._shown} are damaged.", hint="Unpair and pair the two again."
+            ) from None
+
+
+def sealed_name(pairing: Pairing) -> str:
+    """Return the name under which the tokens of a pairing are sealed, which is that of no other pairing."""
+    return f"tokens of {pairing.key.local} {pairing.key.remote} {pairing.paired_at!r}"
+
+
+def columns(pairing: Pairing) -> tuple[Any, ...]:
+    """Return the values of a pairing's columns, except for those about tokens, in the order of INSERT_PAIRING."""
+    url, pin = pairing.initiate_session_url, pairing.pin
+    return (
+        *pair_values(pairing.key),
+        pairing.confirmed,
+        pairing.communication_role.value,
+        pairing.peer.to_json(),
+        pairing.peer_endpoint.to_json(),
+        None if url is None else str(url),
+        None if pin is None else pin.ca_fingerprint,
+        None if pin is None else pin.ca_der,
+        pairing.paired_at,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _own_node(data: uuid.UUID) -> NodeId:
+    return NodeId(data)
+
+
+@functools.lru_cache(maxsize=256)
+def _endpoint(data: bytes) -> EndpointDescription:
+    """Read a description. Many pairings have the same."""
+    return EndpointDescription.from_own_json(data)
+
+
+def pairing_of(row: Row) -> Pairing:
+    """Return the pairing of a row; ValueError, TypeError or MalformedMessage if it is none."""
+    url, fingerprint = row["initiate_session_url"], row["ca_fingerprint"]
+    return Pairing(
+        key=PairKey(_own_node(row["local"]), NodeId(row["remote"])),
+        communication_role=CommunicationRole(row["communication_role"]),
+        peer=NodeDescription.from_own_json(row["peer"]),
+        peer_endpoint=_endpoint(row["peer_endpoint"]),
+        initiate_session_url=None if url is None else BaseUrl(url),
+        pin=None if fingerprint is None else Pin(fingerprint, row["ca_der"]),
+        paired_at=row["paired_at"],
+        confirmed=row["confirmed"],
+    )

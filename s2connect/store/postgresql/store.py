@@ -1,0 +1,117 @@
+"""Store in PostgreSQL: the contract of a store, for one instance or for several on the same database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
+from s2connect.model.roles import CommunicationRole
+from s2connect.model.secret import AccessToken
+from s2connect.model.url import BaseUrl
+from s2connect.store.base import Pairing, PairKey, Pin, Record, Replaced
+from s2connect.store.postgresql.database import Database
+from s2connect.store.postgresql.pool import Connection
+from s2connect.store.postgresql.rows import PAIR, PairingRows, pair_values
+from s2connect.store.postgresql.sealing import Sealer
+
+__all__ = ["PostgresqlStore"]
+
+
+class PostgresqlStore:
+    """The contract of :class:`~s2connect.store.base.Store`, in a PostgreSQL database.
+
+    Several may use the same database. Each write is one transaction with the secrets that belong to it, and goes on to
+    its end where its caller is cancelled. Where a connection is lost in a commit, the store finds out how it ended.
+
+    Attributes:
+        database: Where it is, for what else has to be in the same transaction.
+        rows: The operations inside of such a transaction.
+    """
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        """Take an open database, which :meth:`close` closes."""
+        self.database = database
+        self.rows = PairingRows(sealer, database.shown)
+
+    @classmethod
+    async def open(cls, url: str, keys: Sequence[bytes], *, instance: str = "") -> PostgresqlStore:
+        """Open the database; ``keys`` seal what is secret. Raises as :meth:`Database.open`."""
+        return cls(await Database.open(url, instance=instance), Sealer(keys))
+
+    async def pairings(
+        self, local: NodeId | None = None, *, role: CommunicationRole | None = None, confirmed: bool | None = None
+    ) -> list[Pairing]:
+        wanted: dict[str, object] = {
+            "local = %s": local,
+            "communication_role = %s": None if role is None else role.value,
+            "confirmed = %s": confirmed,
+        }
+        wanted = {condition: value for condition, value in wanted.items() if value is not None}
+        which = f"WHERE {' AND '.join(wanted)} " if wanted else ""
+        return await self._pairings(f"{which}ORDER BY sequence", tuple(wanted.values()))
+
+    async def pairings_of(self, key: PairKey) -> list[Pairing]:
+        return await self._pairings(f"WHERE {PAIR} ORDER BY confirmed DESC", pair_values(key))
+
+    async def _pairings(self, which: str, values: Sequence[object]) -> list[Pairing]:
+        async def read(connection: Connection) -> list[Pairing]:
+            return [row["pairing"] for row in await self.rows.select(connection, which, values)]
+
+        return await self.database.read("read", read)
+
+    async def save_pairing(
+        self, pairing: Pairing, token: AccessToken, *further: AccessToken, alone: bool = False
+    ) -> list[Replaced]:
+        return await self.database.run(
+            "write", lambda within: self.rows.save(within, pairing, [token, *further], alone=alone)
+        )
+
+    async def confirm_pairing(self, pairing: Pairing, *, alone: bool = False) -> list[Replaced] | None:
+        return await self.database.run("write", lambda within: self.rows.confirm(within, pairing, alone=alone))
+
+    async def drop_unconfirmed(self, pairing: Pairing) -> bool:
+        return await self.database.run("write", lambda within: self.rows.remove(within, pairing, unconfirmed_only=True))
+
+    async def remove_pairing(self, pairing: Pairing, *, tombstone: bool) -> bool:
+        return await self.database.run("write", lambda within: self.rows.remove(within, pairing, tombstone=tombstone))
+
+    async def candidate_tokens(self, pairing: Pairing) -> list[AccessToken]:
+        return await self.database.read("read", lambda connection: self.rows.candidate_tokens(connection, pairing))
+
+    async def add_pending_token(self, pairing: Pairing, token: AccessToken) -> None:
+        await self.database.run("write", lambda within: self.rows.add_pending_token(within, pairing, token))
+
+    async def keep_token(self, pairing: Pairing, token: AccessToken) -> None:
+        await self.database.run("write", lambda within: self.rows.keep_tokens(within, pairing, [token]))
+
+    async def record(self, key: PairKey) -> Record:
+        return await self.database.read("read", lambda connection: self.rows.record(connection, key))
+
+    async def activate_token(self, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
+        # Once only: where its answer was lost, another instance may have activated a later token meanwhile.
+        return await self.database.once(
+            "write", lambda connection: self.rows.activate_token(connection, pairing, digest, issued_at)
+        )
+
+    async def update_descriptions(
+        self, key: PairKey, *, node: NodeDescription | None, endpoint: EndpointDescription | None
+    ) -> None:
+        await self.database.run(
+            "write", lambda within: self.rows.update_descriptions(within, key, node=node, endpoint=endpoint)
+        )
+
+    async def set_pin(self, pairing: Pairing, pin: Pin) -> None:
+        await self.database.run("write", lambda within: self.rows.set_pin(within, pairing, pin))
+
+    async def refuse_server(self, url: BaseUrl) -> None:
+        await self.database.run("write", lambda within: self.rows.refuse_server(within, url))
+
+    async def refused_servers(self) -> list[BaseUrl]:
+        async def read(connection: Connection) -> list[BaseUrl]:
+            cursor = await connection.execute("SELECT url FROM refused_server ORDER BY sequence")
+            return [BaseUrl(row["url"]) for row in await cursor.fetchall()]
+
+        return await self.database.read("read", read)
+
+    async def close(self) -> None:
+        await self.database.close()

@@ -1,0 +1,63 @@
+"""Vault in PostgreSQL: secrets as sealed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from s2connect.store.postgresql.database import parameters
+from s2connect.store.postgresql.failures import unavailable
+from s2connect.store.postgresql.sealing import Sealer
+from s2connect.store.vault import check_entry
+
+__all__ = ["PostgresqlVault"]
+
+
+class PostgresqlVault:
+    """The contract of :class:`~s2connect.store.base.Vault`, in the database of a PostgresqlStore.
+
+    Its methods block, and come seldom: each has a connection of its own.
+    """
+
+    def __init__(self, url: str, keys: Sequence[bytes]) -> None:
+        """Take the database, whose tables exist, and the keys. Raises ConfigurationError for what is no URL."""
+        self._url = url
+        self._sealer = Sealer(keys)
+        self._parameters = parameters(url, "vault") | {"row_factory": tuple_row}
+
+    def get(self, name: str) -> bytes | None:
+        check_entry(name)
+        rows = self._run("read", "SELECT sealed FROM secret WHERE name = %s", (name,))
+        return self._sealer.open(sealed_name(name), rows[0][0]) if rows else None
+
+    def put(self, name: str, secret: bytes) -> None:
+        check_entry(name, secret)
+        self._run("write", PUT_SECRET, (name, self._sealer.seal(sealed_name(name), secret)))
+
+    def delete(self, name: str) -> None:
+        check_entry(name)
+        self._run("write", "DELETE FROM secret WHERE name = %s", (name,))
+
+    def listed(self) -> list[str]:
+        return [name for (name,) in self._run("read", "SELECT name FROM secret ORDER BY name", ())]
+
+    def _run(self, doing: str, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        try:
+            with psycopg.connect(**self._parameters) as connection:
+                cursor = connection.execute(statement, values)
+                return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            raise unavailable(f"{doing} a secret in", self._url, error) from None
+
+
+PUT_SECRET = (
+    "INSERT INTO secret (name, sealed) VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed"
+)
+
+
+def sealed_name(name: str) -> str:
+    """Return the name under which a secret is sealed."""
+    return f"secret {name}"
