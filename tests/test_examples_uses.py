@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import make_home
+from tests.documents.blocks import TEXT, blocks
 from tests.waits import Deadline, patience
 
 ROOT = Path(__file__).parents[1]
@@ -93,15 +94,18 @@ def test_an_energy_manager_in_node_and_a_device_in_go_pair_and_talk(tmp_path: Pa
 
     manager = Program("node", SIDECARS / "energy_manager.mjs", tmp_path / "ems")
     programs.append(manager)
+    at_manager, at_battery = (
+        block.code.splitlines() for block in blocks(ROOT / "docs" / "howto" / "sidecar.md") if block.language == TEXT
+    )
     words = manager.until("Pair at").split()
+    assert at_manager[0].split()[:2] + at_manager[0].split()[3:-1] == words[:2] + words[3:-1]
     battery = Program(device, tmp_path / "battery", words[2])
     programs.append(battery)
     battery.type(words[-1])
-    battery.until("paired")
+    for line in at_battery[1:]:  # after the question for the code
+        battery.until(line)
     manager.until("paired with Cellar battery")
-    battery.until("selected: FILL_RATE_BASED_CONTROL")
     manager.until("Cellar battery: has taken the selection")
-    battery.until("reported 40.0 %")
     manager.until("Cellar battery: FRBC.StorageStatus")
     assert battery.end() == 0
     assert manager.end() == 0

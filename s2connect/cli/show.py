@@ -283,8 +283,8 @@ def pairings_block(pairings: Sequence[PairingEntry], width: int, nodes: Sequence
         peer, role, since, short = one.peer, str(one.communication_role), when(one.since), str(one.peer.id)[:8]
         own = [ours.get(one.node, str(one.node)[:8])] if ours else []
         rows.append((name_of(peer), product(peer), peer.role, *own, role, since, _state(one), short))
-        facts = f"{_state(one)}; paired {since}, we are communication {role}, id {short}"
-        narrow.append(f"{titled(peer)}\n  {''.join(f'with our node {it}, ' for it in own)}{facts}")
+        ways = [f"id {short}", f"we are communication {role}", *(f"with our node {it}" for it in own)]
+        narrow.append(f"{titled(peer)}\n  {_state(one)}; paired {since}\n  {', '.join(ways)}")
     return listing(columns, rows, narrow, width)
 
 

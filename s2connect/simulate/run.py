@@ -343,7 +343,7 @@ async def run_manager(
 
 def _show_code(endpoint: Endpoint, runner: Runner, code: PairingCode) -> None:
     url = str(endpoint.pairing_url)
-    runner.report("code", f"pair with {url} and the code {code.shown}", pairing_url=url, code=str(code))
+    runner.report("code", f"pair with the code {code.shown} at {url}", pairing_url=url, code=str(code))
 
 
 def _summary(message: S2Message) -> str:

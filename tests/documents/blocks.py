@@ -3,6 +3,8 @@
 A mark is a comment in the line above a block, ``<!-- test: MARK; MARK -->``:
 
 - ``not run: REASON``: nothing here can run it; a reader may, so the reason is said.
+- ``not output: REASON``: a block of text that shows no output of the command above it; all others are compared with it.
+- ``again``: the last command is repeated until it writes this text.
 - ``until TEXT``: the last command keeps running; it, or another one, then writes TEXT. It is ended with the page.
 - ``code typed``: the code that was shown last is typed into the last command.
 - ``instead``: the command that was started last is ended before.
@@ -48,6 +50,15 @@ class Block:
     def runs(self) -> bool:
         return "not run" not in self.marks
 
+    @property
+    def is_output(self) -> bool:
+        return self.language == TEXT and not {"not output", "file"} & self.marks.keys()
+
+    @property
+    def is_performed(self) -> bool:
+        """Return True if a :class:`~tests.documents.page.Page` writes, runs or compares it."""
+        return self.is_output or "file" in self.marks or (self.language == SHELL and self.runs)
+
 
 def documents() -> list[Path]:
     """Return the documents whose blocks run: all that the site has."""
@@ -68,11 +79,12 @@ def of_language(*languages: str) -> list[Block]:
 
 
 def _marks(text: str) -> dict[str, str]:
-    if text.startswith("not run: "):
-        return {"not run": text.removeprefix("not run: ")}
+    for name in ("not run", "not output"):
+        if text.startswith(f"{name}: "):
+            return {name: text.removeprefix(f"{name}: ")}
     marks = {}
     for mark in filter(None, (part.strip() for part in text.split(";"))):
-        for name in ("until", "code typed", "instead", "continues", "exit", "excerpt", "file"):
+        for name in ("until", "code typed", "instead", "continues", "exit", "excerpt", "file", "again"):
             if mark == name or mark.startswith(f"{name} "):
                 marks[name] = mark.removeprefix(name).strip()
                 break

@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import fcntl
 import os
-import re
 import secrets
 import shlex
 import signal
+import struct
 import subprocess
 import sysconfig
+import termios
 import threading
 import time
 from pathlib import Path
-from typing import IO
 
-from tests.documents.blocks import ROOT, SHELL, TOML, Block
+from tests.documents.blocks import ROOT, SHELL, TEXT, TOML, Block
+from tests.documents.output import CODE, lacking, plain
 from tests.waits import Deadline, patience
 
-CODE = re.compile(r"\b(?:\w{1,5}-)?(?:[0-9A-HJKMNP-TV-Z]{4} ?){3}(?![0-9A-Z])")
-"""A pairing code, as programs show it."""
+COLUMNS = 80
+"""As a terminal has them when it opens."""
 
 
-class Background:
-    """A command that keeps running, and whose output is read."""
+class Command:
+    """A command of a page, at a terminal: it is read from there, and what is typed comes through a pipe."""
 
     def __init__(self, command: str, page: Page) -> None:
         self.output = ""
         self.command = command
+        self._master, terminal = os.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
         self._process = subprocess.Popen(
-            [*page.within, "bash", "-c", f"exec {command}"],
+            [*page.within, "bash", "-c", command],
             cwd=page.directory,
             env=page.environment,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stdout=terminal,
+            stderr=terminal,
             text=True,
             start_new_session=True,
         )
-        assert self._process.stdout is not None
-        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        os.close(terminal)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def _read(self, stream: IO[str]) -> None:
-        with stream:
-            for line in stream:
-                self.output += line
+    def _read(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with contextlib.suppress(OSError):  # nobody has the other end any more
+            while data := os.read(self._master, 65_536):
+                self.output += decoder.decode(data)
 
     def type(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -56,6 +62,14 @@ class Background:
     def ended(self) -> bool:
         return self._process.poll() is not None and not self._reader.is_alive()
 
+    def wait(self) -> int:
+        """Wait until it ends by itself, with nothing more to type."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        code = self._process.wait(patience(60))
+        self._reader.join(patience(10))
+        return code
+
     def end(self) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
@@ -65,6 +79,7 @@ class Background:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._reader.join(patience(10))
+        os.close(self._master)
         with contextlib.suppress(BrokenPipeError):
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -77,7 +92,8 @@ class Page:
         """Make a page whose commands are those of this source, or of an environment in which s2connect is installed."""
         self.place = self.directory = place
         self.shown = ""  # by the commands until now
-        self.running: list[Background] = []
+        self.running: list[Command] = []
+        self._of_the_block: list[Command] = []  # the commands of the block that was performed last
         # A network of its own, so that all ports are free.
         self._network = f"page{secrets.token_hex(4)}"
         self.within = ["ip", "netns", "exec", self._network]
@@ -94,7 +110,8 @@ class Page:
             "PYTHONUNBUFFERED": "1",
             **({} if installed else {"PYTHONPATH": str(ROOT)}),
             "LANG": "C.UTF-8",
-            "COLUMNS": "100",
+            "COLUMNS": str(COLUMNS),
+            "TERM": "xterm",
             **{name: os.environ[name] for name in ("GOCACHE", "S2CONNECT_TEST_SLOWNESS") if name in os.environ},
         }
 
@@ -104,7 +121,7 @@ class Page:
         subprocess.run(["ip", "netns", "delete", self._network], check=True)
 
     def perform(self, block: Block) -> None:
-        """Write the file, or run the commands, of a block."""
+        """Write the file or run the commands of a block, or compare it with what these have written."""
         if (name := block.marks.get("file")) is not None:
             (self.place / name).parent.mkdir(parents=True, exist_ok=True)
             (self.place / name).write_text(block.code)
@@ -113,10 +130,13 @@ class Page:
             commands = [
                 line for line in block.code.replace("\\\n", " ").splitlines() if shlex.split(line, comments=True)
             ]
+            self._of_the_block = []
             for command in commands[:-1]:
                 self._run(command)
             if not self._go(commands[-1]):
                 self._last(commands[-1], block.marks)
+        elif block.language == TEXT:
+            self._compare(block)
         else:
             assert block.language != TOML, f"{block}: give it a name, <!-- test: file NAME -->"
 
@@ -135,37 +155,53 @@ class Page:
             self._run(command, typed=typed, code=int(marks.get("exit", 0)))
             return
         before = [len(each.output) for each in self.running]
-        running = Background(command.partition("  #")[0], self)
+        running = Command(f"exec {command.partition('  #')[0]}", self)
         self.running.append(running)
+        self._of_the_block.append(running)
         if typed:
             running.type(typed)
         self._until(text, before, running)
 
-    def _until(self, text: str, before: list[int], started: Background) -> None:
+    def _until(self, text: str, before: list[int], started: Command) -> None:
         """Wait until any running command has written a text, since another was started."""
         deadline = Deadline(30)
-        while not any(text in each.output[past:] for each, past in zip(self.running, [*before, 0], strict=True)):
+        while not any(text in plain(each.output[past:]) for each, past in zip(self.running, [*before, 0], strict=True)):
             assert not started.ended, f"{started.command} has ended before {text!r}: {started.output}"
             assert deadline.left(), f"{started.command} did not lead to {text!r}: {started.output}"
             time.sleep(0.05)
 
     def _run(self, command: str, *, typed: str = "", code: int = 0) -> None:
-        done = subprocess.run(
-            [*self.within, "bash", "-c", command],
-            cwd=self.directory,
-            env=self.environment,
-            input=f"{typed}\n" if typed else "",
-            capture_output=True,
-            text=True,
-            timeout=patience(60),
-            check=False,
+        run = Command(command, self)
+        self._of_the_block.append(run)
+        if typed:
+            run.type(typed)
+        try:
+            ended = run.wait()
+        finally:
+            run.end()
+        assert ended == code, f"{command}: {ended}, {run.output}"
+        self.shown += run.output
+
+    def _compare(self, block: Block) -> None:
+        """Hold an output that the page shows against that of the commands above it."""
+        assert self._of_the_block, (
+            f"{block} stands below no command; say why in a mark, <!-- test: not output: REASON -->"
         )
-        assert done.returncode == code, f"{command}: {done.returncode}, {done.stdout} {done.stderr}"
-        self.shown += done.stdout
+        deadline = Deadline(10)
+        while True:
+            over = deadline.passed() or all(each.ended for each in self._of_the_block)
+            written = "".join(each.output for each in self._of_the_block)
+            if (line := lacking(block.code, written)) is None:
+                return
+            if over and "again" in block.marks and not deadline.passed():
+                self._run(self._of_the_block.pop().command)
+                continue
+            assert not over, f"{block}: no such line, or not there: {line!r}. It is:\n{plain(written)}"
+            time.sleep(0.1)
 
     def _code(self) -> str:
         """Return the pairing code that was shown last."""
         shown = self.shown + "".join(each.output for each in self.running)
-        found = CODE.findall(shown)
+        found = CODE.findall(plain(shown))
         assert found, f"no code in {shown}"
         return str(found[-1]).strip()

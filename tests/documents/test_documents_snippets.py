@@ -25,6 +25,7 @@ from tests.documents.blocks import (
     indented,
     of_language,
 )
+from tests.documents.output import lacking
 from tests.documents.page import Page
 from tests.netns import require_netns
 
@@ -39,8 +40,20 @@ def whole(block: Block) -> str:
 def test_every_block_has_a_language_and_every_exception_a_reason(document: Path) -> None:
     for block in blocks(document):
         assert block.language in LANGUAGES, f"{block}: ```{block.language} is none of {sorted(LANGUAGES)}"
-        assert block.runs or len(block.marks["not run"].split()) > 2, f"{block}: why?"
+        for exception in block.marks.keys() & {"not run", "not output"}:
+            assert len(block.marks[exception].split()) > 2, f"{block}: why?"
     assert not list(indented(document)), "fence it with ```, and say its language"
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_an_output_stands_below_a_command_that_runs_or_says_why_not(document: Path) -> None:
+    above: Block | None = None
+    for block in blocks(document):
+        if block.is_output:
+            assert above is not None, f"{block}: <!-- test: not output: REASON -->"
+            assert above.language == SHELL, f"{block}: <!-- test: not output: REASON -->"
+            assert above.runs, f"{block}: nothing compares it with {above}; say so, <!-- test: not output: REASON -->"
+        above = block
 
 
 @pytest.mark.parametrize("block", [b for b in of_language(PYTHON) if "excerpt" in b.marks], ids=str)
@@ -86,6 +99,23 @@ def test_a_block_of_json_is_read(block: Block) -> None:
             json.loads(line)
 
 
+def test_an_output_is_compared_line_by_line_without_what_differs_from_run_to_run() -> None:
+    written = (
+        "\x1b[1mReady\x1b[0m\r\n"
+        "Pair at https://localhost:40123/pairing/ with the code 4KX7 9M2P QRST  (until 02:07:18)\r\n"
+        "  connected since 2026-11-29 03:01, id 1da58c21\r\nup 12 s, 9/9/0/0/0\r\n"
+    )
+    shown = (
+        "Pair at https://localhost:38117/pairing/ with the code RSFB 0C4J 3KGN  (until 12:00:00)\nup 3 s, 10/9/0/1/0\n"
+    )
+    assert lacking(shown, written) is None
+    assert lacking("  connected …, id 00000000\n", written) is None
+    assert lacking("Pair at https://localhost:8443/pairing/ with …\n", written)  # not the port of this run
+    assert lacking("  connected since 2026-11-29 03:01\n", written)  # a whole line
+    assert lacking("".join(reversed(shown.splitlines(keepends=True))), written)  # in their order
+    assert lacking("ready\n", written)
+
+
 PAGES = [page for page in documents() if any(b.language == SHELL and b.runs for b in blocks(page))]
 
 
@@ -97,7 +127,7 @@ async def test_the_commands_of_a_page_run_in_their_order(document: Path, tmp_pat
     page = Page(tmp_path)
     try:
         for block in blocks(document):
-            if block.runs and (block.language == SHELL or "file" in block.marks):
+            if block.is_performed:
                 await asyncio.to_thread(page.perform, block)
     finally:
         await asyncio.to_thread(page.end)

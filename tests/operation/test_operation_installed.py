@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents.blocks import ROOT, SHELL, blocks
+from tests.documents.blocks import ROOT, blocks
 from tests.documents.page import Page
 from tests.netns import require_netns
 from tests.waits import patience
@@ -159,7 +159,7 @@ async def test_the_commands_of_a_page_run_from_the_wheel(document: str, installe
     assert Path(imported.strip()).is_relative_to(installed.parent)
     try:
         for block in blocks(ROOT / document):
-            if block.runs and (block.language == SHELL or "file" in block.marks):
+            if block.is_performed:
                 await asyncio.to_thread(page.perform, block)
     finally:
         await asyncio.to_thread(page.end)
