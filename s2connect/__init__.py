@@ -21,7 +21,7 @@ from s2connect._lazy import lazy_names
 if TYPE_CHECKING:
     from s2connect import errors, events
     from s2connect.collector import short_collections
-    from s2connect.endpoint.config import EndpointConfig, NodeConfig, PageSettings
+    from s2connect.endpoint.config import EndpointConfig, MetricsSettings, NodeConfig, PageSettings
     from s2connect.endpoint.endpoint import Endpoint, read_config
     from s2connect.endpoint.in_process import join_nodes
     from s2connect.endpoint.node import Node
@@ -64,6 +64,7 @@ __all__ = [
     "NodeConfig",
     "MqttSettings",
     "PageSettings",
+    "MetricsSettings",
     "Node",
     "join_nodes",
     "PairingCode",
@@ -118,7 +119,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "s2connect.endpoint.endpoint": "Endpoint read_config",
         "s2connect.endpoint.offline": "create_home new_certificate_authority unpair_all",
-        "s2connect.endpoint.config": "EndpointConfig NodeConfig PageSettings",
+        "s2connect.endpoint.config": "EndpointConfig MetricsSettings NodeConfig PageSettings",
         "s2connect.transports.mqtt.settings": "MqttSettings",
         "s2connect.endpoint.node": "Node",
         "s2connect.endpoint.in_process": "join_nodes",

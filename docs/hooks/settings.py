@@ -31,7 +31,7 @@ KINDS: dict[type, str] = {bool: "true, false", int: "whole number", float: "numb
 
 def tables() -> Iterator[tuple[str, str, str, type[BaseModel]]]:
     """Return the tables of both files: file, heading, where it stands, and the model."""
-    from s2connect import EndpointConfig, MqttSettings, NodeConfig, PageSettings
+    from s2connect import EndpointConfig, MetricsSettings, MqttSettings, NodeConfig, PageSettings
     from s2connect.bridge import config
 
     yield "bridge.toml", "Endpoint", "[endpoint]", config.EndpointSection
@@ -53,6 +53,7 @@ def tables() -> Iterator[tuple[str, str, str, type[BaseModel]]]:
     yield "config.json", "Each node", "nodes", NodeConfig
     yield "config.json", "Broker of a home", "mqtt", MqttSettings
     yield "config.json", "Page of a home", "page", PageSettings
+    yield "config.json", "Metrics of a home", "metrics", MetricsSettings
 
 
 def page() -> str:

@@ -66,6 +66,14 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="Port of the page; default 8480, or a free one if that is taken."),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of this machine for /metrics, /healthz and /readyz, with a page or without; default none.",
+        ),
+    ] = None,
 ) -> ExitCode:
     """Run the service: show the pairing code, accept pairings and sessions, until Ctrl-C.
 
@@ -85,7 +93,15 @@ def serve(
     given = {"enabled": page, "bind": page_bind, "port": page_port}
     shown = {name: value for name, value in given.items() if value is not None}
     work = run_service(
-        options.path, form, commands=as_json, codes=code, check=check, record=record, kept=kept, page=shown
+        options.path,
+        form,
+        commands=as_json,
+        codes=code,
+        check=check,
+        record=record,
+        kept=kept,
+        page=shown,
+        metrics_port=metrics_port,
     )
     return run_work(work, loop=loop)
 

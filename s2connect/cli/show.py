@@ -123,6 +123,7 @@ class ServiceText:
                         *(f"  {ROLES[n.role]} {n.alias or ''} {n.id}".rstrip() for n in event.nodes),
                         *(textwrap.wrap(_NO_SERVER, self._width) if self._pairing_url is None else []),
                         *self.page_lines(event.page),
+                        *([f"  Metrics: {event.metrics}"] if event.metrics is not None else []),
                         *textwrap.wrap(_ONLY_COUNTS, self._width),
                     ]
                 )

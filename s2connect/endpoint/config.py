@@ -87,6 +87,18 @@ class PageSettings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] | None = None
 
 
+class MetricsSettings(BaseModel):
+    """Metrics and health of `serve` at ``http://127.0.0.1:PORT/metrics``, with a page or without.
+
+    Attributes:
+        port: TCP port on this machine; 0 is any free one. Without it there is none but that of the page.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+
+
 class EndpointConfig(BaseModel):
     """Settings of an endpoint.
 
@@ -116,6 +128,7 @@ class EndpointConfig(BaseModel):
         wan_pairing_server: This server is run by the vendor in the WAN for nodes that are in the LAN (ROLE-03 a). It
             pairs with WAN clients only, has a certificate of a public CA, and ``deployment`` stays ``LAN``.
         page: The page of the service; None for that of `serve` without ``--json``, on loopback.
+        metrics: Metrics of `serve` on a port of their own; None for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
@@ -139,6 +152,7 @@ class EndpointConfig(BaseModel):
     proxy: str | None = None
     proxy_exceptions: tuple[str, ...] = ()
     page: PageSettings | None = None
+    metrics: MetricsSettings | None = None
 
     @field_validator("proxy")
     @classmethod

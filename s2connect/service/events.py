@@ -43,6 +43,7 @@ class Ready(Event, name="ready"):
     session_url: str | None
     nodes: list[NodeEntry]
     page: str | None = None
+    metrics: str | None = None
 
 
 class NodesChanged(Event, name="nodes"):

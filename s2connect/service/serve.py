@@ -8,13 +8,14 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from s2connect import Endpoint, PageSettings
 from s2connect.collector import short_collections
 from s2connect.endpoint.config import checked
+from s2connect.errors import ConfigurationError
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.messages.enums import Check
 from s2connect.service.control import as_line, control_socket
@@ -137,12 +138,13 @@ async def serve(
     record: Path | None = None,
     kept: Collection[str] = (),
     page: Mapping[str, Any] | None = None,
+    metrics_port: int | None = None,
 ) -> ExitCode:
     """Run the service of a state directory until it is stopped.
 
     With ``commands`` it reads those from standard input, and stops at its end; with ``codes`` it issues a code for
     every node at the start. Messages of the types ``kept`` are answered by the command ``answer``. ``page`` has
-    settings of the page that come before those of the state directory.
+    settings of the page that come before those of the state directory, and so does ``metrics_port``.
     """
     async with service_process(form) as process:
         recorder = await process.record(record) if record is not None else None
@@ -155,9 +157,10 @@ async def serve(
             )
             service.notifier = notifier = Notifier()
             async with contextlib.AsyncExitStack() as stack:
+                metrics = await _open_metrics(service, stack, metrics_port)
                 await _open_page(service, home, stack, page or {}, commands=commands)
                 await stack.enter_async_context(control_socket(home, service.answer))
-                await output.put(service.ready())
+                await output.put(replace(service.ready(), metrics=metrics))
                 if unused := service.unused_broker():
                     _log.warning("%s", unused)
                     await output.put(Warned(reason="broker_unused", text=unused))
@@ -171,6 +174,24 @@ async def serve(
                 stack.callback(notifier.stopping)
                 await _until_stopped(service, process, commands=commands)
     return process.stop.code
+
+
+async def _open_metrics(service: Service, stack: contextlib.AsyncExitStack, port: int | None) -> str | None:
+    """Open the port of the metrics, where one is set or given; return their URL."""
+    kept = service.endpoint.config.metrics
+    if port is None and (kept is None or (port := kept.port) is None):
+        return None
+    from s2connect.service.observe import observation_of
+    from s2connect.web.metrics import PATH, Metrics
+
+    try:
+        metrics = await stack.enter_async_context(Metrics(observation_of(service), port, service.page_url))
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        hint = "Choose another port: --metrics-port, or s2connect config set metrics.port"
+        raise ConfigurationError(f"The metrics: {error.what}", hint=hint) from error
+    return f"http://127.0.0.1:{metrics.port}{PATH}"
 
 
 async def _open_page(

@@ -11,7 +11,16 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from s2connect import EndpointConfig, Home, MqttSettings, NodeConfig, PageSettings, first_fault, for_display
+from s2connect import (
+    EndpointConfig,
+    Home,
+    MetricsSettings,
+    MqttSettings,
+    NodeConfig,
+    PageSettings,
+    first_fault,
+    for_display,
+)
 from s2connect.certs.tls import wan_client_context
 from s2connect.endpoint.config import CONFIG_FILE
 from s2connect.errors import ConfigurationError, NotInitialised, UsageError
@@ -28,7 +37,11 @@ _NODE: Final = {
 }
 """Settings of a node by name; ``name`` is that of the endpoint, and of its node."""
 
-_SECTIONS: Final[Mapping[str, type[BaseModel]]] = {"mqtt": MqttSettings, "page": PageSettings}
+_SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
+    "mqtt": MqttSettings,
+    "page": PageSettings,
+    "metrics": MetricsSettings,
+}
 _FILES: Final = ("certificate", "private-key", "trust-anchors", "mqtt.password-file", "mqtt.ca-file")
 _LISTS: Final = ("proxy-exceptions", "communication-protocols", "s2-versions")
 _TRUTH: Final = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus and health, on the port of the page; and the older port of a bridge."""
+"""Metrics for Prometheus and health, on the port of the page, and on a port of their own, which needs no page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, Self
 
 from aiohttp import hdrs, web
 
-from s2connect.bridge.bridge import Bridge
 from s2connect.errors import ConfigurationError
-from s2connect.https.server import Handler, HttpsServer
+from s2connect.https.server import Handler
 from s2connect.web.facts import write_json
 from s2connect.web.health import is_alive, is_ready, parts_of
+from s2connect.web.local_server import LocalServer
 from s2connect.web.observation import Observation
 
 if TYPE_CHECKING:
@@ -92,8 +92,14 @@ class Monitoring:
         server.add_metrics(READY, ready)
 
 
+def status_of(observation: Observation) -> str:
+    """Return what programs show as JSON: of a bridge its status, otherwise all facts."""
+    bridge = observation.bridge
+    return write_json(observation.snapshot()) if bridge is None else json.dumps(bridge.status())
+
+
 class Metrics:
-    """Serves a bridge at ``http://127.0.0.1:port``; use it with ``async with``. Port 0 is any.
+    """Serves a service at ``http://127.0.0.1:port``; use it with ``async with``. Port 0 is any.
 
     ``/metrics`` has the numbers, ``/healthz`` and ``/readyz`` the health, ``/status.json`` the status, and ``/`` leads
     to the page, whose URL ``page`` returns. A request that is meant for another host is refused: it comes from a web
@@ -107,12 +113,11 @@ class Metrics:
         try:
             import prometheus_client  # noqa: F401
         except ImportError:
-            raise ConfigurationError("[metrics] needs the package prometheus-client.", hint=INSTALL) from None
-        assert observation.bridge is not None
+            raise ConfigurationError("Metrics need the package prometheus-client.", hint=INSTALL) from None
         self.port = port
         self._url_of_page = page
-        self._bridge: Bridge = observation.bridge
-        self._server = HttpsServer(None, host="127.0.0.1", port=port)
+        self._observation = observation
+        self._server = LocalServer(None, host="127.0.0.1", port=port)
         monitoring = Monitoring(observation)
         answers = {
             PATH: monitoring.metrics,
@@ -138,11 +143,11 @@ class Metrics:
     def _page(self) -> web.Response:
         if (url := self._url_of_page()) is not None:
             return web.Response(status=303, headers={hdrs.LOCATION: url})
-        text = "This bridge has no page: it needs pip install 's2connect[web]', and is not switched off in [page].\n"
+        text = "This service has no page: it needs pip install 's2connect[web]', and is not switched off.\n"
         return web.Response(status=404, text=text)
 
     def _status(self) -> web.Response:
-        text = json.dumps(self._bridge.status())
+        text = status_of(self._observation)
         return web.Response(text=text, content_type="application/json", headers={"X-Content-Type-Options": "nosniff"})
 
 

@@ -7,7 +7,6 @@ too: each part has one template and nothing is written twice.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +29,8 @@ from s2connect.web.facts import (
     PeerState,
     Seen,
     Snapshot,
-    write_json,
 )
+from s2connect.web.metrics import status_of
 from s2connect.web.observation import Observation
 from s2connect.web.server import PageServer, ServerEvent
 from s2connect.web.templates import own, render
@@ -169,10 +168,7 @@ class Page:
         return web.Response(text=text, content_type="text/html")
 
     async def _status(self, request: web.Request, session: Session) -> web.Response:
-        """Return what programs show: of a bridge its status, otherwise all facts."""
-        bridge = self._observation.bridge
-        text = write_json(self._observation.snapshot()) if bridge is None else json.dumps(bridge.status())
-        return web.Response(text=text, content_type="application/json")
+        return web.Response(text=status_of(self._observation), content_type="application/json")
 
     async def _live(self, request: web.Request, session: Session) -> AsyncIterator[ServerEvent]:
         """Yield the parts that changed, again and again."""

@@ -11,7 +11,6 @@ import json
 import logging
 import re
 import secrets
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +22,7 @@ from s2connect.certs.tls import ServerContext
 from s2connect.errors import ConfigurationError
 from s2connect.https.own_addresses import own_addresses
 from s2connect.https.rate import network_of
-from s2connect.https.server import Handler, HttpsServer, bearer_proved, is_loopback, read_body
+from s2connect.https.server import Handler, bearer_proved, is_loopback, read_body
 from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.url import is_local_address
 from s2connect.store.home import Home
@@ -40,7 +39,8 @@ from s2connect.web.access import (
     is_of_this_page,
     may_read,
 )
-from s2connect.web.local_user import own_user, user_of
+from s2connect.web.local_server import LocalServer, is_of_this_machine
+from s2connect.web.local_user import own_user
 from s2connect.web.password import monitoring_token, read_password, store_password
 from s2connect.web.templates import STATIC, render, static_file
 
@@ -84,8 +84,6 @@ HEADERS: Final = {
 
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 
-_FORWARDED: Final = (hdrs.FORWARDED, hdrs.X_FORWARDED_FOR, hdrs.X_FORWARDED_HOST, hdrs.VIA)
-
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
@@ -105,7 +103,7 @@ StreamSource = Callable[[web.Request, Session], AsyncIterator[ServerEvent]]
 """Yields the events of a stream until its reader is gone."""
 
 
-class PageServer(HttpsServer):
+class PageServer(LocalServer):
     """Add pages, actions and streams, then :meth:`start`; :meth:`close` is idempotent.
 
     At a loopback address it listens without TLS. There the user of the machine who runs the service needs no log-in;
@@ -151,7 +149,6 @@ class PageServer(HttpsServer):
         self._monitoring_token = ""
         self._verified: dict[LogIn, tuple[str, asyncio.Future[bool | None]]] = {}
         self._pause: asyncio.TimerHandle | None = None
-        self._users: weakref.WeakKeyDictionary[asyncio.BaseTransport, int | None] = weakref.WeakKeyDictionary()
         self._own = Session(secrets.token_urlsafe(TOKEN_BYTES), own_user(), 0.0, 0.0, can_log_out=False)
         self._streams: dict[asyncio.Task[Any], Session] = {}
         self._near: tuple[float, frozenset[Any]] = (-1e9, frozenset())
@@ -277,7 +274,7 @@ class PageServer(HttpsServer):
         async def handle(request: web.Request) -> web.StreamResponse:
             if self._may_monitor(request):
                 bearer_proved()
-            elif not _is_of_this_machine(request) and await self._session(request) is None:
+            elif not is_of_this_machine(request) and await self._session(request) is None:
                 return web.Response(status=401, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
             return await handler(request)
 
@@ -348,14 +345,8 @@ class PageServer(HttpsServer):
         return any(ip in network for network in self._near[1] if network.prefixlen >= 64)
 
     async def _user(self, request: web.Request) -> int | None:
-        """Return the user of this machine who sent a request over loopback, None if that is not known."""
-        transport = request.transport
-        if not self.is_local or transport is None or not _is_of_this_machine(request):
-            return None
-        if transport not in self._users:
-            peer, here = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-            self._users[transport] = await asyncio.to_thread(user_of, peer, here)
-        return self._users.get(transport)
+        """Return the user of this machine to whom a session is bound; None where the page is in the network."""
+        return await self.user(request) if self.is_local else None
 
     async def _session(self, request: web.Request) -> Session | None:
         user = await self._user(request)
@@ -516,11 +507,6 @@ class PageServer(HttpsServer):
         await super()._prepare(request, response)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
-
-
-def _is_of_this_machine(request: web.Request) -> bool:
-    """Return whether a request comes over loopback, and no proxy has passed it on."""
-    return is_loopback(request.remote or "") and not any(name in request.headers for name in _FORWARDED)
 
 
 def _listen_at(bind: str) -> str | None:

@@ -21,7 +21,7 @@ import pytest
 from s2connect.cli import main
 from s2connect.store.home import Home
 from s2connect.web.password import read_password
-from tests.command import Running, run
+from tests.command import Running, make_home, run
 from tests.waits import patience
 
 Start = Callable[..., Running]
@@ -94,6 +94,28 @@ def test_without_a_page_the_commands_say_how_to_get_one(
     assert main(["page", "password", "--remove", *home]) == 0
     assert main(["page", *home, "link"]) == 2
     assert main(["serve", *home, "--no-page", "--page-port", "1"]) == 2
+
+
+@pytest.mark.long
+def test_metrics_have_a_port_of_their_own_without_the_page(
+    cem: Path, start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["config", "set", "metrics.port", "0", "--home", str(cem)]) == 0
+    running = start(cem, "--no-page", as_json=False)
+    url = running.line(lambda text: "Metrics: " in text).split()[-1]
+    with urllib.request.urlopen(url, timeout=patience(10)) as response:
+        assert b's2connect_info{kind="serve"' in response.read()
+    place = url.removesuffix("metrics")
+    assert [status_of(place + path) for path in ("healthz", "readyz", "status.json", "")] == [200, 200, 200, 404]
+    port = str(urllib.parse.urlsplit(url).port)
+    capsys.readouterr()
+    other = make_home(cem.with_name("other"), "rm")
+    assert main(["serve", "--home", str(other), "--no-page", "--metrics-port", port]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"The metrics: Cannot listen on port {port}" in said
+    assert re.search(r"--metrics-port, or s2connect config set --home \S+ metrics.port", said)
+    assert main(["config", "unset", "metrics.port", "--home", str(cem)]) == 0
+    assert "metrics" not in json.loads((cem / "config.json").read_text())
 
 
 def test_a_password_is_set_and_removed_while_no_service_runs(cem: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_events_of_an_endpoint_are_lines(event: events.Event, text: str | None) 
                 time=AT, deployment="LAN", pairing_url=None, session_url="u", nodes=[NodeEntry(NODE, Role.CEM, None)]
             ),
             f'"ready","deployment":"LAN","pairing_url":null,"session_url":"u","nodes":[{{"id":"{NODE}","role":"CEM",'
-            '"alias":null}],"page":null',
+            '"alias":null}],"page":null,"metrics":null',
         ),
         (
             lines.CodeIssued(time=AT, node=NODE, code="C", expires_at=AT),

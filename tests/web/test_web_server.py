@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import ssl
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,16 +16,15 @@ from s2connect.https import rate
 from s2connect.https import server as https_server
 from s2connect.https.server import is_loopback
 from s2connect.store.home import Home
-from s2connect.web import access, server
+from s2connect.web import access, local_server, server
 from s2connect.web.access import FREE_TRIES, PasswordHash
 from s2connect.web.password import monitoring_token
 from s2connect.web.server import MAX_STREAMS_OF_SESSION, PageServer
 from tests.waits import until, within
-from tests.web.serving_page import PASSWORD, Served, csrf_of, sees_the_page, serving
+from tests.web.another_user import another_user, as_another_user, linux
+from tests.web.serving_page import PASSWORD, csrf_of, sees_the_page, serving
 
 PATHS = ("/", "/login", "/news", "/metrics", "/healthz", "/static/page.css")
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux says to which user a connection belongs")
 
 
 @pytest.fixture(autouse=True)
@@ -63,52 +58,22 @@ async def test_what_a_proxy_passes_on_needs_a_log_in(header: str) -> None:
             assert response.status == 401
 
 
-PYTHON = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
-"""An interpreter that every user of the machine may run."""
-
-ASK = """
-import http.client, sys
-ask = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]))
-for method, path, body, headers in eval(sys.argv[2]):
-    ask.request(method, path, body, headers)
-    answer = ask.getresponse()
-    text = answer.read().decode()
-    print(answer.status, answer.getheader("Set-Cookie", "").partition(";")[0])
-"""
-
-
-async def as_another_user(served: Served, *asked: tuple[str, str, str | None, dict[str, str]]) -> list[list[str]]:
-    """Ask as another user of this machine; return status and cookie of each answer."""
-    assert PYTHON is not None
-    command = [PYTHON, "-c", ASK, str(served.server.port), repr(list(asked))]
-    done = await asyncio.to_thread(
-        subprocess.run,
-        command,
-        user=4711,
-        group=4711,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd="/",
-    )
-    return [line.split(" ") for line in done.stdout.splitlines()]
-
-
 @linux
-@pytest.mark.skipif(os.geteuid() != 0 or PYTHON is None, reason="root alone can be another user, who needs python3")
+@another_user
 async def test_another_user_of_this_machine_logs_in_and_the_cookie_is_of_no_use_to_others() -> None:
     async with within(30), serving() as served, served.browser() as http:
-        assert await as_another_user(served, ("GET", "/", None, {}), ("GET", "/metrics", None, {})) == [
+        assert await as_another_user(served.server.port, ("GET", "/", None, {}), ("GET", "/metrics", None, {})) == [
             ["401", ""],
             ["200", ""],
         ]
         await served.server.set_password(PASSWORD)
         form = {"Content-Type": "application/x-www-form-urlencoded"}
-        ((status, cookie),) = await as_another_user(served, ("POST", "/login", "password=correct+horse", form))
+        ((status, cookie),) = await as_another_user(
+            served.server.port, ("POST", "/login", "password=correct+horse", form)
+        )
         assert status == "303"
         assert cookie.startswith(f"s2connect-{served.server.port}=")
-        assert await as_another_user(served, ("GET", "/", None, {"Cookie": cookie})) == [["200", ""]]
+        assert await as_another_user(served.server.port, ("GET", "/", None, {"Cookie": cookie})) == [["200", ""]]
         forwarded = {"Cookie": cookie, "Via": "1.1 proxy"}
         async with http.get("/", headers=forwarded) as response:
             assert response.status == 401, "it was stolen by a user of this machine who comes by a proxy"
@@ -230,7 +195,7 @@ async def test_monitoring_asks_with_the_token_of_the_home(tmp_path: Path, monkey
         token = monitoring_token(home)
         async with http.get("/metrics") as response:
             assert response.status == 200, "it is of this machine"
-        monkeypatch.setattr(server, "is_loopback", lambda *_: False)  # as from another one
+        monkeypatch.setattr(local_server, "is_loopback", lambda *_: False)  # as from another one
         for given, status in ((token, 200), (f"{token}x", 401), ("", 401)):
             async with http.get("/metrics", headers={"Authorization": f"Bearer {given}"}) as response:
                 assert response.status == status
