@@ -611,6 +611,38 @@ async def test_a_client_whose_id_was_taken_does_not_come_back_at_once(broker: Mo
             await made.client.up()
 
 
+@pytest.mark.long
+@pytest.mark.rule("MQ-16")
+async def test_a_broker_that_starts_again_several_times_is_no_second_client_with_our_id(
+    own_broker: Callable[..., Mosquitto], greeting: Greeting
+) -> None:
+    broker = own_broker()
+    made = greeting(broker)
+    for end in (broker.stop, broker.kill, broker.stop, broker.kill):
+        connection = await made.client.up()
+        await asyncio.to_thread(end)
+        await connection.ended.wait()
+        await until(lambda: made.client.error is not None)
+        await asyncio.to_thread(broker.start)
+        await until(lambda: made.client.connection is not None)
+    assert made.client.suspicion == ""
+
+
+@pytest.mark.rule("MQ-16")
+async def test_a_second_client_with_our_id_is_noticed_also_where_the_broker_says_nothing(
+    broker: Mosquitto, greeting: Greeting
+) -> None:
+    """Mosquitto 2.0.11 closes the connection of the first without a word."""
+    made = greeting(broker)
+    for _ in range(3):
+        connection = await made.client.up()
+        rival = await broker.connect("a")
+        await connection.ended.wait()
+        await until(lambda: made.client.connection is not None or made.client.suspicion != "")
+        await rival.close()
+    assert "second client" in made.client.suspicion or "Another client" in made.client.suspicion
+
+
 async def test_after_an_error_of_ours_which_is_logged_and_leaves_nobody_waiting_the_client_comes_up(
     broker: Mosquitto,
     greeting: Greeting,

@@ -210,7 +210,7 @@ async def test_a_client_without_a_broker_of_its_own_goes_to_the_one_it_is_told(b
         for number, (server, client) in enumerate(sessions):
             await server.send(str(number))
             assert await client.recv() == str(number)
-        assert len(guest._guests) == 1
+        assert len(guest._clients._guests) == 1
     finally:
         await guest.close()
 

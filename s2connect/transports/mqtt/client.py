@@ -14,7 +14,7 @@ from s2connect.model.text import for_display
 from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.backoff import Backoff
 from s2connect.transports.mqtt.publish import TAKEN_OVER
-from s2connect.transports.mqtt.rivals import WINDOW, Rivals
+from s2connect.transports.mqtt.rivals import QUICK_LOSS, WINDOW, Rivals
 from s2connect.transports.mqtt.topics import TopicSpace
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ OPEN_INTERVAL = 0.01
 
 TAKEN_OVER_DELAY = 60.0
 """MQ-16: seconds at least until the next attempt after another client has taken our client id, up to twice as many."""
+
+
+PROBE_TIMEOUT = 2.0
+"""Seconds within which a broker that has not ended itself takes a TCP connection."""
 
 
 class Pace:
@@ -102,7 +106,7 @@ class MqttClient:
         self._renewed = asyncio.Event()
         self._since = 0.0
         self._closed = False
-        self._on_suspicion = on_suspicion or (lambda _: None)
+        self._on_suspicion = on_suspicion or (lambda sentence: _log.warning("%s", sentence))
         self.rivals = Rivals(self.where, for_display(self.client_id, 80))
 
     @property
@@ -213,12 +217,29 @@ class MqttClient:
             if self.rivals.taken_over() != known:
                 self._on_suspicion(self.rivals.suspicion)
             return TAKEN_OVER_DELAY * (1 + self._chance())
-        if not self._renewed.is_set() and self.rivals.lost(lasted=lasted, now=loop.time()):
-            _log.warning("%s", self.rivals.suspicion)
+        counts = not self._renewed.is_set() and await self._is_unexplained(lost, lasted)
+        if counts and self.rivals.lost(lasted=lasted, now=loop.time()):
             self._on_suspicion(self.rivals.suspicion)
         _log.warning("The connection to the broker %s ended: %s", self.where, lost.text)
         self.error = NotReachable(f"The connection to the broker {self.where} was lost.")
         return 0.0
+
+    async def _is_unexplained(self, lost: BrokerLost, lasted: float) -> bool:
+        """Return whether the end of a connection may be the doing of another client: not where the broker says why.
+
+        Nor where nobody listens at its address: then it has ended itself, or starts again.
+        """
+        if lost.reason_code:
+            return False
+        if lasted >= QUICK_LOSS or self.guest:
+            return True
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                _, writer = await asyncio.open_connection(self.settings.url.host, self.settings.url.port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
 
     async def _open(self) -> BrokerConnection:
         connection = await self._connect()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import wan_client_context
 from s2connect.errors import (
-    ConfigurationError,
     ConnectionClosed,
     NotReachable,
     PeerTimeout,
@@ -25,21 +24,18 @@ from s2connect.errors import (
 )
 from s2connect.model.common import MQTT, MalformedMessage, NodeId, Role
 from s2connect.model.session_init import CommunicationDetails
-from s2connect.model.url import MqttUrl
 from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.base import GOING_AWAY, INTERNAL_ERROR, Connection, ConnectionInfo, Offer, Trust
 from s2connect.transports.mqtt.admission import MAX_UNCONFIRMED_IN_ALL, Admission, Ignored, MqttOffer
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel
 from s2connect.transports.mqtt.client import MqttClient
+from s2connect.transports.mqtt.clients import MqttClients
 from s2connect.transports.mqtt.connection import MqttConnection
 from s2connect.transports.mqtt.device_list import ListedDevice
 from s2connect.transports.mqtt.frames import (
     MAX_OPEN_PACKET_BYTES,
-    PACKET_ROOM_BYTES,
     Packet,
-    no_presence,
     payload_room,
-    presence,
 )
 from s2connect.transports.mqtt.gateways import Changed, Gateways, Newest, TakeListed, accepting
 from s2connect.transports.mqtt.parameters import (
@@ -55,7 +51,7 @@ from s2connect.transports.mqtt.parameters import (
 from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.sealing import SALT_BYTES
 from s2connect.transports.mqtt.settings import MqttSettings
-from s2connect.transports.mqtt.topics import MAX_TOPIC_BYTES, Direction, InvalidTopic, TopicSpace, check_client_id
+from s2connect.transports.mqtt.topics import MAX_TOPIC_BYTES, Direction, TopicSpace
 from s2connect.transports.offers import MAX_OFFERS, OpenOffers
 
 if TYPE_CHECKING:
@@ -63,15 +59,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-LINGER = 30.0
-"""Seconds for which a connection to a broker that a peer named stays without a session."""
-
 MAX_ACCEPTING = MAX_OFFERS + MAX_UNCONFIRMED_IN_ALL
 """Sessions that may be being opened at the same time, at the communication server: those of S2 Connect are bounded by
 the offers, those of static mode by themselves."""
-
-MAX_GUESTS = 64
-"""Bound on connections to brokers that peers name."""
 
 MAX_USED = 4096
 """Session ids that the client remembers: with the same token and id, keys and nonces would be used again (MQ-07)."""
@@ -120,13 +110,9 @@ class MqttTransport:
         failures: FailureLog | None = None,
         on_suspicion: Callable[[str], None] | None = None,
     ) -> None:
-        self._on_suspicion = on_suspicion
         self._role_of = role_of
         self._credentials = credentials or (lambda _: None)
-        self._guest_context = guest_context or wan_client_context
-        self._addresses_of = addresses_of
         self._limits = limits or ChannelLimits()
-        self._boot = secrets.token_urlsafe(12)
         self.drops: Counter[str] = Counter()
         self._offers: OpenOffers[MqttOffer] = OpenOffers()
         self._served: dict[NodeId, None] = {}
@@ -138,15 +124,21 @@ class MqttTransport:
         self._supervisor = Supervisor("s2connect", self._failures)
         self._asking: dict[tuple[tuple[NodeId, NodeId], str], asyncio.Task[bool]] = {}
         self._accepting: dict[ServerChannel, tuple[MqttConnection, asyncio.Task[None]]] = {}
-        self._guests: dict[tuple[str, str | None], MqttClient] = {}
-        self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
         self._closed = False
-        self._home: MqttClient | None = None
         if settings is not None:
-            if settings.client_id is None:
-                raise UsageError("The MQTT settings have no client id; MqttSettings.complete makes one.")
             self._admission = Admission(TopicSpace(settings.prefix), self._offers)
-            self._home = self._client_of(settings, guest=False)
+        self._clients = MqttClients(
+            settings,
+            greet=self._greet,
+            guest_context=guest_context or wan_client_context,
+            addresses_of=addresses_of,
+            receive_bytes=self._limits.receive_bytes,
+            drops=self.drops,
+            supervisor=self._supervisor,
+            failures=self._failures,
+            on_suspicion=on_suspicion,
+        )
+        self._home = self._clients.home
 
     @property
     def client(self) -> MqttClient | None:
@@ -174,14 +166,11 @@ class MqttTransport:
         Raises:
             ConfigurationError: A file cannot be used; what is in force stays so.
         """
-        home = self._need_home()
-        context = await asyncio.to_thread(settings.context)
-        self._contexts[False, home.settings.url.is_websocket] = context
-        await home.renew(settings)
+        await self._clients.renew(self._need_home(), settings)
 
     def forget_contexts(self) -> None:
         """Make the TLS contexts for brokers that peers name anew, the next time."""
-        self._contexts = {key: context for key, context in self._contexts.items() if not key[0]}
+        self._clients.forget_contexts()
 
     # --- communication server
 
@@ -358,7 +347,7 @@ class MqttTransport:
         self._used[details.session_id] = None
         if len(self._used) > MAX_USED:
             del self._used[next(iter(self._used))]
-        client = self._client_for(details)
+        client = self._clients.find(details)
         parameters = SessionParameters(
             space=TopicSpace(details.topic_prefix),
             server=info.remote,
@@ -385,15 +374,15 @@ class MqttTransport:
             except TimeoutError:
                 raise PeerTimeout(f"The broker {broker.remote_address} does not answer.") from None
             await asyncio.sleep(client.pace.wait(asyncio.get_running_loop().time()))
-            channel = ClientChannel(parameters, token=token, boot=self._boot, limits=self._limits_of(broker))
+            channel = ClientChannel(parameters, token=token, boot=self._clients.boot, limits=self._limits_of(broker))
             connection = MqttConnection(info, broker, channel)
             await connection.open()
         except BaseException as error:
-            self._release(client)
+            self._clients.release(client)
             if isinstance(error, ConnectionClosed):
                 raise NotReachable("The connection to the MQTT broker was lost.") from error
             raise
-        connection.at_close(lambda: self._release(client))
+        connection.at_close(lambda: self._clients.release(client))
         return connection
 
     # --- static mode
@@ -506,99 +495,18 @@ class MqttTransport:
         self._closed = True
         self._offers.close()
         await self._supervisor.close()
-        clients = [*self._guests.values(), self._home]
-        self._guests.clear()
-        await asyncio.gather(*(client.close() for client in clients if client is not None))
-
-    # --- clients
+        await self._clients.close()
 
     def _need_home(self) -> MqttClient:
         if self._home is None:
             raise UsageError("This transport has no MQTT broker of its own.")
         return self._home
 
-    def _client_for(self, details: MqttCommunicationDetails) -> MqttClient:
-        url, home = details.mqtt_url, self._home
-        own = home.settings if home is not None and details.username in (None, home.settings.username) else None
-        if own is not None and (url.host, url.port) == (own.url.host, own.url.port):
-            return self._need_home()
-        key = (str(url), details.username)
-        client = self._guests.get(key)
-        if client is None:
-            if len(self._guests) >= MAX_GUESTS:
-                raise SessionRefused("There are connections to too many MQTT brokers already.", reason="Other")
-            try:
-                client_id = check_client_id(details.username or "")  # the account, where it can be one
-            except InvalidTopic:
-                client_id = f"s2-{self._boot}"
-            account = MqttSettings(url=url, client_id=client_id, prefix=details.topic_prefix, username=details.username)
-            client = self._guests[key] = self._client_of(account, guest=True)
-        client.settings = client.settings.with_password(details.password)
-        return client
-
-    def _client_of(self, settings: MqttSettings, *, guest: bool) -> MqttClient:
-        url, space, mc = settings.url, TopicSpace(settings.prefix), settings.client_id or ""
-
-        async def connect() -> BrokerConnection:
-            try:
-                from s2connect.transports.mqtt.broker import BrokerConnection  # needs paho-mqtt, which is an extra
-            except ModuleNotFoundError as error:
-                if error.name is None or error.name.partition(".")[0] != "paho":
-                    raise
-                raise ConfigurationError(
-                    "S2 over MQTT needs the package paho-mqtt, which is not installed.",
-                    hint="Install s2connect with its extra mqtt: pip install 's2connect[mqtt]'.",
-                ) from None
-            found = await self._addresses_of(url.host) if guest and self._addresses_of is not None else []
-            return await BrokerConnection(
-                client.settings,
-                await self._context(url, guest=guest),
-                address=found[0] if found else None,
-                will=presence(space, mc, "lost", self._boot),
-                max_packet=self._limits.receive_bytes + PACKET_ROOM_BYTES,
-                drops=self.drops,
-            ).open()
-
-        async def greet(broker: BrokerConnection) -> None:
-            await broker.publish(presence(space, mc, "online", self._boot))
-            if not guest:
-                for node in list(self._served):
-                    await self._listen(client, broker, node)
-                await self._gateways.greet(broker)
-
-        farewell = no_presence(space, mc)
-        client = MqttClient(
-            settings,
-            connect,
-            greet=greet,
-            farewell=farewell,
-            guest=guest,
-            failures=self._failures,
-            on_suspicion=None if guest else self._on_suspicion,
-        )
-        return client
-
-    async def _context(self, url: MqttUrl, *, guest: bool) -> ssl.SSLContext:
-        key = guest, url.is_websocket
-        if key not in self._contexts:
-            make = self._guest_context if guest else self._need_home().settings.context
-            context = await asyncio.to_thread(make)
-            if guest:
-                context.set_alpn_protocols(["http/1.1" if url.is_websocket else "mqtt"])
-            self._contexts[key] = context
-        return self._contexts[key]
-
-    def _release(self, client: MqttClient) -> None:
-        client.users -= 1
-        if client.guest and client.users == 0 and not self._closed:
-            self._supervisor.spawn(self._part(client, client.uses), "mqtt-part")
-
-    async def _part(self, client: MqttClient, uses: int) -> None:
-        """Close the client of a broker that a peer named, unless a session needs it before it is time."""
-        await asyncio.sleep(LINGER)
-        if client.uses == uses:
-            self._guests = {key: value for key, value in self._guests.items() if value is not client}
-            await client.close()
+    async def _greet(self, client: MqttClient, broker: BrokerConnection) -> None:
+        """Use a new connection to our own broker: listen for our nodes, publish and follow the lists of gateways."""
+        for node in list(self._served):
+            await self._listen(client, broker, node)
+        await self._gateways.greet(broker)
 
     def _limits_of(self, broker: BrokerConnection) -> ChannelLimits:
         if broker.max_packet is None:
