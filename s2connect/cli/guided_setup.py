@@ -22,11 +22,11 @@ from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import in_groups
 from s2connect.service import events, guided_setup
 from s2connect.service.commands import Code, IssuedCode
+from s2connect.service.events import Sink
 from s2connect.service.guided_pairing import GuidedPairing
 from s2connect.service.guided_setup import DEVICE_KINDS, MANAGER_KIND, GuidedSetup, Prepared, Program
 from s2connect.service.objects import PairingEntry, name_of, own_node, rfc3339
 from s2connect.service.setup import existing
-from s2connect.service.sidecar import Sink
 
 NOTHING: Final = "nothing"  # behaviour of a node whose program is another one
 CODE_LIFETIME: Final = 300.0  # seconds for which the other side is awaited at our code

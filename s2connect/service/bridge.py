@@ -25,7 +25,7 @@ from s2connect.service.failures import ExitCode, Failure
 from s2connect.service.record import LinkRecorder
 from s2connect.service.reloading import reread_result
 from s2connect.service.serve import Form, service_process
-from s2connect.service.sidecar import Service, Sink
+from s2connect.service.sidecar import Service
 from s2connect.service.signals import Stop, signal_handlers
 from s2connect.service.systemd import Notifier
 from s2connect.store.home import Home
@@ -39,7 +39,7 @@ MAX_WAITING_CHANGES: Final = 10_000  # changes of links for a slow reader of the
 class BridgeService(Service):
     """Executes commands on a running bridge: those of an endpoint, ``bridge`` and ``reload``."""
 
-    def __init__(self, bridge: Bridge, sink: Sink, stop: Stop, notifier: Notifier, *, show_codes: bool) -> None:
+    def __init__(self, bridge: Bridge, sink: events.Sink, stop: Stop, notifier: Notifier, *, show_codes: bool) -> None:
         home = bridge.config.home
         super().__init__(bridge.endpoint, home, sink, stop=stop.now, show_codes=show_codes)
         self._bridge = bridge
@@ -90,7 +90,7 @@ class _Changes:
         self._waiting.append(changed)
         self._news.set()
 
-    async def write(self, sink: Sink) -> None:
+    async def write(self, sink: events.Sink) -> None:
         while True:
             while self._waiting:
                 await sink.put(self._waiting.popleft())

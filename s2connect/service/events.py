@@ -243,3 +243,13 @@ def from_endpoint(event: events.Event) -> Event | None:
         case events.TaskFailed(task=task, error=error, sentence=text, retry_in=retry_in):
             return Warned(time=time, reason="task_failed", text=text, retry_in=retry_in, task=task, error=error)
     return None
+
+
+class Sink:
+    """Destination of events; this one discards them."""
+
+    async def put(self, event: Event) -> None:
+        """Take an event once there is room."""
+
+    def put_nowait(self, event: Event) -> None:
+        """Take an event whose number is bounded by other means."""

@@ -18,10 +18,11 @@ from s2connect.model.text import for_display
 from s2connect.service import setup
 from s2connect.service.commands import FullStatus, Status
 from s2connect.service.control import Control, connect, control_socket
+from s2connect.service.events import Sink
 from s2connect.service.objects import PairingEntry, SessionEntry, name_of
 from s2connect.service.reach import Reached
 from s2connect.service.setup import refuse_bridge
-from s2connect.service.sidecar import Service, Sink
+from s2connect.service.sidecar import Service
 from s2connect.store.home import Home
 
 _Found = TypeVar("_Found")

@@ -19,12 +19,12 @@ from s2connect.errors import ConfigurationError
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.messages.enums import Check
 from s2connect.service.control import as_line, control_socket
-from s2connect.service.events import Event, Warned
+from s2connect.service.events import Event, Sink, Warned
 from s2connect.service.failures import ExitCode
 from s2connect.service.lines import LineWriter, chunks_of, converse, descriptor_of
 from s2connect.service.record import Recorder, open_log
 from s2connect.service.setup import refuse_bridge
-from s2connect.service.sidecar import Service, Sink
+from s2connect.service.sidecar import Service
 from s2connect.service.signals import Stop, signal_handlers
 from s2connect.service.systemd import Notifier
 from s2connect.store.home import Home

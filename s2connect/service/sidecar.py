@@ -11,14 +11,13 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from s2connect import (
-    LATER,
     Endpoint,
     EndpointConfig,
     Node,
@@ -31,18 +30,15 @@ from s2connect import (
 from s2connect import events as endpoint_events
 from s2connect.discovery.resolve import is_local_name
 from s2connect.endpoint.config import checked
-from s2connect.errors import ConnectionClosed, S2ConnectError, UsageError
+from s2connect.errors import S2ConnectError, UsageError
 from s2connect.messages.enums import Check
-from s2connect.messages.envelope import Message, write_message
 from s2connect.model.common import Deployment
-from s2connect.model.log_context import current_peer
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.model.url import BaseUrl
 from s2connect.service import commands, events, page_access, transfer
 from s2connect.service.commands import Command
-from s2connect.service.events import Event
+from s2connect.service.events import Event, Sink
 from s2connect.service.failures import STOPPING, Failure, no_service
-from s2connect.service.first_message import FirstMessage
 from s2connect.service.objects import (
     ABSENT,
     EndedEntry,
@@ -50,17 +46,16 @@ from s2connect.service.objects import (
     NotFound,
     OwnNode,
     PairingEntry,
-    SessionEntry,
     find_pairing,
     own_node,
     read_alias,
 )
+from s2connect.service.open_sessions import OpenSessions
 from s2connect.service.record import Recorder
 from s2connect.service.reloading import reconfigure, reread_result
 from s2connect.service.settings import ChangedSettings, changed, checked_settings, result_of
 from s2connect.service.setup import start_command
 from s2connect.service.status import broker_status, certificates, entries, log_lines, unused_broker
-from s2connect.session.answers import ANSWER_WITHIN, Later
 from s2connect.store.files import temporary, write_private
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
@@ -74,41 +69,14 @@ _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 ENOUGH_LEFT = 60.0  # seconds that a code must still be valid to be shown again
-ALL_TYPES = "all"  # stands for every type of message
-
-
-class Sink:
-    """Destination of events; this one discards them."""
-
-    async def put(self, event: Event) -> None:
-        """Take an event once there is room."""
-
-    def put_nowait(self, event: Event) -> None:
-        """Take an event whose number is bounded by other means."""
-
-
-@dataclass(slots=True)
-class _OpenSession:
-    name: str
-    node: Node
-    session: Session
-    first: FirstMessage
-    messages: int = 0
-
-    def facts(self) -> dict[str, Any]:
-        """Return what its events and its entry in the status have in common."""
-        info = self.session.info
-        who = {"session": self.name, "node": self.node.id, "peer": self.session.peer}
-        return {**who, "protocol": info.protocol, "s2_version": info.s2_version}
 
 
 class Service:
     """Executes commands on an open endpoint and reports its events.
 
     ``stop`` executes the command of that name; without it a command has opened the endpoint for itself. With
-    ``show_codes`` a code is reported with every announced pairing. Messages of the types ``kept``, or
-    :data:`ALL_TYPES`, are answered by the command ``answer``. ``drive`` is a program in this process that takes a
-    session until it ends, in place of whoever reads the events.
+    ``show_codes`` a code is reported with every announced pairing. ``kept`` and ``drive`` are as of
+    :class:`~s2connect.service.open_sessions.OpenSessions`.
     """
 
     def __init__(
@@ -130,28 +98,25 @@ class Service:
         self._stop = stop
         self._running = stop is not None
         self._show_codes = show_codes
-        self._check = check
-        self._recorder = recorder
-        self._kept_types = frozenset(kept)
-        self._drive = drive
         self._codes: dict[NodeId, tuple[str, datetime]] = {}
         self._devices: dict[NodeId, NodeDescription] = {}
         self._not_found: NotFound | None = None
         self._events = endpoint.events()
         self.page: PageServer | None = None
         self.observation: Observation | None = None
-        self._sessions: dict[str, _OpenSession] = {}
-        self._named = 0
         self._takes_sessions = False
         self._supervisor = Supervisor("s2connect-cli", endpoint.supervisor.failures)
+        self._sessions = OpenSessions(
+            self._sink, self._supervisor, check=check, recorder=recorder, kept=frozenset(kept), drive=drive
+        )
         self._commands: dict[type[Command[Any]], Callable[[Any], Awaitable[Any]]] = {
             commands.Code: self._code,
             commands.Nodes: self._list_nodes,
             commands.Announce: self._announce_pairing,
             commands.Pair: self._pair,
-            commands.Send: self._send,
-            commands.Answer: self._answer_message,
-            commands.Close: self._close,
+            commands.Send: self._sessions.send,
+            commands.Answer: self._sessions.answer,
+            commands.Close: self._sessions.close,
             commands.Unpair: self._unpair,
             **transfer.commands_of(endpoint),
             commands.Configure: self._configure,
@@ -177,7 +142,7 @@ class Service:
         if not sessions:
             return
         for node in self.endpoint.nodes.values():
-            self._supervisor.keep(partial(self._take_sessions, node), "sessions", node.id)
+            self._supervisor.keep(partial(self._sessions.take, node), "sessions", node.id)
 
     def page_url(self) -> str | None:
         """Return the URL of the page; None without one."""
@@ -275,56 +240,6 @@ class Service:
         made = self._codes[node.id] = str(code), datetime.now(UTC) + timedelta(seconds=code.expires_in)
         return made
 
-    async def _take_sessions(self, node: Node) -> None:
-        answer = self._answer_for if self._kept_types else None
-        async for session in node.sessions(check=self._check, answer=answer):
-            self._named += 1
-            name = f"s{self._named}"
-            try:
-                recorded = None
-                if self._recorder is not None:
-                    about = (name, node.id, session.role, session.peer)
-                    recorded = self._recorder.opened(*about, session.info.s2_version)
-                opened = _OpenSession(name, node, session, FirstMessage(recorded))
-                session.observe(opened.first)  # before the session runs for the first time
-            except Exception:
-                await session.close()  # no program would read it
-                raise
-            self._sessions[name] = opened
-            self._supervisor.spawn(self._receive(opened), "session", name)
-
-    async def _receive(self, opened: _OpenSession) -> None:
-        name, node, session = opened.name, opened.node.id, opened.session
-        current_peer.set(session.peer.id)  # of this task
-        failure: Exception | None = None
-        try:
-            async with session:
-                await self._sink.put(events.SessionOpened(**opened.facts()))
-                if self._drive is not None:
-                    await self._drive(session)
-                async for message in session:  # of a session that was driven there is none left
-                    opened.messages += 1
-                    within = ANSWER_WITHIN if self._kept(message) else ABSENT
-                    # A slow reader of our output slows the session down here.
-                    await self._sink.put(
-                        events.MessagePassed(
-                            session=name, direction="received", message=message.body, answer_within=within
-                        )
-                    )
-                await session.wait_closed()
-        except Exception as error:
-            failure = error  # it ends this session, and no other
-        finally:
-            del self._sessions[name]
-            if self._recorder is not None:
-                self._recorder.closed(name, node, session.role, session.peer, session.end_reason)
-        reason = str(session.end_reason)
-        await self._sink.put(
-            events.SessionClosed(session=name, reason=reason, node=node, peer=session.peer, messages=opened.messages)
-        )
-        if failure is not None:
-            raise failure
-
     # Commands
 
     async def answer(self, line: bytes | None) -> events.Result:
@@ -415,30 +330,6 @@ class Service:
             announce = node.cancel_announcement if command.cancel else node.announce_pairing
             await announce(command.url, command.peer, address=command.connect_to)
 
-    async def _send(self, command: commands.Send) -> commands.SentMessage:
-        opened = self._session(command.session)
-        text, _ = write_message(command.message)
-
-        def report(message: Message) -> None:
-            sent = events.MessagePassed(session=opened.name, direction="sent", message=message.body)
-            self._sink.put_nowait(sent)
-
-        return commands.SentMessage(message_id=await opened.session.send(text, retries=command.retries, leaving=report))
-
-    async def _answer_message(self, command: commands.Answer) -> None:
-        session = self._session(command.session).session
-        session.answer(command.message_id, command.status or "OK", command.label or "")
-
-    def _kept(self, message: Message) -> bool:
-        """Return whether the program that reads the events has to answer a message."""
-        return message.type in self._kept_types or ALL_TYPES in self._kept_types
-
-    def _answer_for(self, session: Session, message: Message) -> Later | None:
-        return LATER if self._kept(message) else None
-
-    async def _close(self, command: commands.Close) -> None:
-        await self._session(command.session).session.close()
-
     async def _unpair(self, command: commands.Unpair) -> PairingEntry:
         pairings = await entries(await self.endpoint.pairings())
         if command.node is not None:
@@ -455,7 +346,7 @@ class Service:
             members["alias"] = read_alias(command.alias)
         node = await self.endpoint.create_node(checked(lambda: NodeConfig.model_validate(members), "the node"))
         if self._takes_sessions:
-            self._supervisor.keep(partial(self._take_sessions, node), "sessions", node.id)
+            self._supervisor.keep(partial(self._sessions.take, node), "sessions", node.id)
         return await self._hosted(node)
 
     async def _remove_node(self, command: commands.RemoveNode) -> commands.RemovedNode:
@@ -513,15 +404,7 @@ class Service:
             ),
             nodes=self._own_nodes(),
             pairings=await entries(await endpoint.pairings(), connected, endpoint.history()),
-            sessions=[
-                SessionEntry(
-                    **opened.facts(),
-                    since=opened.session.info.since,
-                    messages=opened.messages,
-                    first_message=opened.first.found,
-                )
-                for opened in self._sessions.values()
-            ],
+            sessions=self._sessions.entries(),
             waiting=list(endpoint.waiting()),
             ended=[
                 EndedEntry(node=one.node, peer=one.peer, by=str(one.by), since=one.at, text=one.sentence)
@@ -591,11 +474,6 @@ class Service:
 
     def _node(self, name: str | None) -> Node:
         return self.endpoint.nodes[own_node(self._own_nodes(), name).id]
-
-    def _session(self, name: str) -> _OpenSession:
-        if name not in self._sessions:
-            raise ConnectionClosed(reason="there is no such session")
-        return self._sessions[name]
 
 
 def _failed(identifier: object, failure: Failure) -> events.Result:
