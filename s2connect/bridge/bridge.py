@@ -412,6 +412,7 @@ def _link_object(key: str, link: Link, history: Mapping[PairKey, Any]) -> Object
         "state": str(status.state),
         "for_seconds": round(status.for_seconds, 3),
         "reason": status.reason,
+        "last_failure": status.last_failure,
         "retry_in": None if status.retry_in is None else round(status.retry_in, 3),
         "times_up": status.times_up,
     }

@@ -27,7 +27,7 @@ from s2connect.messages import (
     write_message,
 )
 from s2connect.session import begin_work, work_since
-from s2connect.transports import GOING_AWAY, NORMAL_CLOSURE
+from s2connect.transports import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,9 @@ class LinkWatch(Protocol):
         """Note an answer of the bridge to a message that the other side did not answer."""
 
 
-_Over = asyncio.Future[tuple[Role, int | None]]
+_UNDER_WAY: Final = frozenset({LinkState.REACHING, LinkState.ADMITTING})
+
+_Over = asyncio.Future[tuple[Role, ConnectionClosed | None]]
 """Resolves at the end of a session: the side whose connection has ended, and its code; None for an error of ours."""
 
 
@@ -183,6 +185,7 @@ class Link:
             name=self.name,
             state=machine.state,
             for_seconds=now - machine.since,
+            last_failure=machine.last_failure if machine.state in _UNDER_WAY else "",
             reason=self._unpaired() if machine.state is LinkState.UNPAIRED else machine.reason,
             retry_in=None if retry_at is None else max(0.0, retry_at - now),
             sides={role: self._side_status(role, side.title) for role, side in self.sides.items()},
@@ -310,7 +313,9 @@ class Link:
                     async with asyncio.timeout(OPEN_TIMEOUT):
                         self._joined(role, await self.sides[role].open())
                 except TimeoutError as error:
-                    raise PeerTimeout(f"{self.sides[role].title} did not open the session in time.") from error
+                    raise PeerTimeout(
+                        f"{self.sides[role].title} did not open the session in time.", hint=self.sides[role].hint
+                    ) from error
         missing = [role for role, initiator in initiators.items() if initiator is Initiator.PEER]
         if missing:
             self._on(LinkEvent.REACHED)
@@ -324,11 +329,11 @@ class Link:
 
     def _on_end(self, over: _Over, role: Role, error: Exception) -> None:
         """Note the end of a side's connection, or an error of ours, which end the session."""
-        code = error.code if isinstance(error, ConnectionClosed) else None
-        if code is None:
+        closed = error if isinstance(error, ConnectionClosed) else None
+        if closed is None:
             self._failures.failed("link", error, name=f"the link {self.name}")
         if not over.done():
-            over.set_result((role, code))
+            over.set_result((role, closed))
             self._changed.set()
 
     async def _admit(self, missing: list[Role]) -> None:
@@ -340,7 +345,8 @@ class Link:
                     await self._changed.wait()
         except TimeoutError as error:
             absent = next((role for role in missing if not self._is_requesting(role)), missing[0])
-            raise PeerTimeout(f"{self.sides[absent].title} has not asked for a session.") from error
+            side = self.sides[absent]
+            raise PeerTimeout(f"{side.title} has not asked for a session.", hint=side.hint) from error
         self._arriving = {role: self._loop.create_future() for role in missing}
         self._answer_all(None)
         try:
@@ -368,8 +374,8 @@ class Link:
                 return "a peer that was connected asks for a new session"
             self._changed.clear()
             await self._changed.wait()
-        role, code = over.result()
-        return _UNEXPECTED if code is None else f"{self.sides[role].title} has ended the session ({code})"
+        role, closed = over.result()
+        return _UNEXPECTED if closed is None else _end_of(self.sides[role].title, closed)
 
     def _relayed(self, relay: Relay, over: _Over, role: Role, text: str) -> float | None:
         """Pass a text on, or answer it. Returns the seconds until its side may be read again."""
@@ -497,3 +503,11 @@ def _answer(text: str, farewell: str) -> str | None:
     if message.type == RECEPTION_STATUS:
         return None if message.subject_id == farewell else ""
     return reception_status(message.id or NIL_ID, ReceptionStatusValue.TEMPORARY_ERROR, ENDED)
+
+
+def _end_of(title: str, closed: ConnectionClosed) -> str:
+    """Return how the session of a side has ended: by its peer, or by the loss of the connection."""
+    if closed.code != ABNORMAL_CLOSURE:
+        return f"{title} has ended the session ({closed.code})"
+    why = f" ({for_display(closed.reason, 100)})" if closed.reason else ""
+    return f"the connection to {title} was lost{why}"

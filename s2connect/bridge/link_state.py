@@ -87,7 +87,7 @@ class LinkStateMachine:
     def __init__(self, *, paired: bool, now: float) -> None:
         self.state = LinkState.WAITING if paired else LinkState.UNPAIRED
         self.since = now
-        self.reason = ""
+        self.reason = self.last_failure = ""
         self.retry_at: float | None = now if paired else None
         self._backoff = Backoff()
         self._up_at: float | None = None
@@ -113,6 +113,10 @@ class LinkStateMachine:
             self.retry_at = now
         elif event in (LinkEvent.UNPAIRED, LinkEvent.STOP):
             self.retry_at = None
+        if event in (LinkEvent.FAILED, LinkEvent.REFUSED, LinkEvent.BROKEN):
+            self.last_failure = reason
+        elif event in (LinkEvent.ARRIVED, LinkEvent.PAIRED, LinkEvent.UNPAIRED):
+            self.last_failure = ""
         self.state, self.since, self.reason = state, now, reason
         return state
 
@@ -163,6 +167,7 @@ class LinkStatus:
         queued: Messages that wait to be sent, by the role of the receiver.
         times_up: Number of times it has been up.
         refusals: Refused messages and the last one, by the role of the sender, as JSON objects.
+        last_failure: Reason of the last attempt, where it has failed and another one is under way; empty otherwise.
     """
 
     name: str
@@ -175,3 +180,4 @@ class LinkStatus:
     queued: Mapping[Role, int]
     times_up: int
     refusals: Mapping[Role, Mapping[str, Any]]
+    last_failure: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from s2connect import Connection, NodeId, Role
+from s2connect import Connection, NodeId, Role, for_display
 from s2connect.bridge.config import MqttDevice, MqttDevices, MqttManager, MqttPeer
 from s2connect.bridge.devices import Device, read_secret
 from s2connect.bridge.nodes import representative_id
@@ -34,6 +34,12 @@ class MqttLinkSide(LinkSide):
         self.session = session
         self._mqtt = mqtt
         self._initiator = initiator
+        to_open = f"{session.topic_prefix}/s2/0/{session.server}/open"
+        who, side = ("this bridge", "it") if initiator is Initiator.PEER else ("it", "the bridge")
+        self.hint = (
+            f"Is it on, and has it the same ids, client id and secret as {side}? The access list of the broker has to "
+            f"let {who} read {for_display(to_open, 250)}."
+        )
 
     @property
     def initiator(self) -> Initiator:

@@ -28,10 +28,12 @@ class LinkSide(ABC):
 
     Attributes:
         title: Name of the peer, for display.
+        hint: What helps where the peer does not open its session in time, None for what helps with any peer.
         on_details: Called with the first ResourceManagerDetails that the peer sends in a session.
     """
 
     title: str
+    hint: str | None = None
     on_details: Callable[[Message], None] | None = None
 
     @property

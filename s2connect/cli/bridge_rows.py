@@ -47,7 +47,7 @@ class Row:
             link=for_display(link["name"].partition("/")[2], 60),
             state=link["state"],
             since=span(link["for_seconds"]),
-            reason="" if up else for_display(link["reason"], 200),
+            reason="" if up else for_display(_reason(link), 400),
             device=_side(sides["rm"]),
             manager=_side(sides["cem"]),
             from_device=_counts(messages["rm"]),
@@ -108,3 +108,9 @@ def _refused(refusals: Object) -> Iterator[str]:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return "/".join(str(counts.get(fate, 0)) for fate in FATES)
+
+
+def _reason(link: Mapping[str, Any]) -> str:
+    """Return the reason of a link's state; while it tries again, why it did not work before."""
+    last = link.get("last_failure")
+    return f"last attempt: {last}" if last else str(link["reason"])

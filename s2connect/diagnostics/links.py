@@ -21,8 +21,9 @@ _CURES: Final = {
     LinkState.UNPAIRED: "Pair it: s2connect bridge pair FILE.",
     LinkState.REFUSED: "Put the newest state back, or pair again: s2connect bridge pair FILE.",
     LinkState.FAILED: "The bridge tries again by itself; mend what is named here.",
+    LinkState.WAITING: "It waits for the side that connects to the bridge: is that on, and does it reach this machine?",
 }
-_WAITS: Final = "It waits for the side that connects to the bridge: is that on, and does it reach this machine?"
+_UNDER_WAY: Final = "It is under way: ask again in some seconds."
 
 
 async def check_links(endpoint: ExaminedEndpoint, found: Findings) -> None:
@@ -44,9 +45,11 @@ def links(bridge: Mapping[str, Any]) -> list[Finding]:
     down = [link for link in every if link["state"] != LinkState.UP]
     for link in down[:MAX_LINKS]:
         state = LinkState(link["state"])
-        why = f": {link['reason']}" if link["reason"] else "."
+        last = link.get("last_failure", "")
+        why = f": {link['reason']}" if link["reason"] else f"; the last attempt: {last}" if last else "."
         make = LINKS.fail if state is LinkState.REFUSED else LINKS.warn
-        found.append(make(f"The link {link['name']} is {state}{why}", _CURES.get(state, _WAITS)))
+        cure = _CURES.get(LinkState.FAILED if last else state, _UNDER_WAY)
+        found.append(make(f"The link {link['name']} is {state}{why}", cure))
     if len(down) > MAX_LINKS:
         what = f"{len(down) - MAX_LINKS} more links are not up."
         found.append(LINKS.warn(what, "See all: s2connect bridge status FILE."))

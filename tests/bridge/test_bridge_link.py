@@ -18,6 +18,7 @@ from s2connect.bridge.link import (
     RENDEZVOUS,
     REQUEST_TIMEOUT,
     Link,
+    _end_of,
 )
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.outbox import MAX_QUEUED
@@ -720,3 +721,18 @@ def test_a_side_that_sends_and_never_reads_the_answers_fills_no_memory() -> None
         await asyncio.gather(*tasks, return_exceptions=True)
 
     play(scene, OPEN, OPEN)
+
+
+@pytest.mark.parametrize(
+    ("closed", "told"),
+    [
+        (ConnectionClosed(1000), "the device has ended the session (1000)"),
+        (ConnectionClosed(1006), "the connection to the device was lost"),
+        (
+            ConnectionClosed(1006, "the connection to the broker was lost"),
+            "the connection to the device was lost (the connection to the broker was lost)",
+        ),
+    ],
+)
+def test_a_connection_that_was_lost_is_not_said_to_be_ended_by_the_peer(closed: ConnectionClosed, told: str) -> None:
+    assert _end_of("the device", closed) == told

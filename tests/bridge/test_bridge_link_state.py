@@ -142,3 +142,18 @@ def test_a_person_can_have_a_link_connect_at_once_only_where_it_waits_to_connect
     assert machine.try_now(5.0) is waits
     assert machine.retry_at == (5.0 if waits else before)
     assert machine.state is state
+
+
+def test_why_the_last_attempt_failed_is_known_while_the_next_one_is_under_way() -> None:
+    machine = LinkStateMachine(paired=True, now=0.0)
+    for event, reason, known in (
+        (E.BEGIN, "", ""),
+        (E.FAILED, "no answer", "no answer"),
+        (E.BEGIN, "", "no answer"),
+        (E.REACHED, "", "no answer"),
+        (E.FAILED, "nobody came", "nobody came"),
+        (E.BEGIN, "", "nobody came"),
+        (E.ARRIVED, "", ""),
+    ):
+        machine.on(event, now=1.0, reason=reason)
+        assert machine.last_failure == known, event

@@ -188,6 +188,21 @@ async def test_a_device_may_be_the_one_that_waits(broker: Mosquitto, secret: Pat
         broker.stop()
 
 
+async def test_a_peer_at_the_broker_that_does_not_answer_is_said_with_all_that_keeps_it_from_doing_so(
+    broker: Mosquitto, secret: Path
+) -> None:
+    """A missing line of the access list looks like a program that is off: Mosquitto says nothing."""
+    mqtt = MqttTransport(broker.settings("bridge"), role_of=lambda _: Role.RM)
+    for client, reader in ((None, "let it read"), ("cloud", "let this bridge read")):
+        peer = MqttManager(type="mqtt", id=CLOUD, client_id=client, secret_file=secret)
+        local = representative_id(BRIDGE, "battery")
+        side = await MqttManagerSide(mqtt, BRIDGE, peer)._side(local, peer, "the energy manager")
+        server = CLOUD if client is None else local
+        assert side.hint is not None
+        assert f"{reader} s2/s2/0/{server}/open" in side.hint
+    await mqtt.close()
+
+
 async def test_a_secret_that_is_none_is_named(broker: Mosquitto, tmp_path: Path) -> None:
     wrong = private_file(tmp_path / "wrong", "short")
     mqtt = MqttTransport(broker.settings("bridge"), role_of=lambda _: Role.RM)

@@ -307,6 +307,8 @@ def link(state: str, reason: str = "") -> dict[str, str]:
         ([link("up"), link("refused", "access")], [], ["fail"], "house/Battery is refused: access"),
         ([link("unpaired")], [], ["warn"], "is unpaired."),
         ([link("waiting")], [], ["warn"], "is waiting."),
+        ([link("reaching")], [], ["warn"], "is reaching."),
+        ([link("reaching") | {"last_failure": "no answer"}], [], ["warn"], "is reaching; the last attempt: no answer"),
         ([], [{"name": "house", "reason": "port taken"}], ["fail", "ok"], "The route house does not run: port taken"),
         ([link("failed", "x")] * 30, [], ["warn"] * 21, "is failed: x"),
     ],
