@@ -15,9 +15,10 @@ from s2connect.certs.chain import verify_pki
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, milliseconds
 from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.probes import ASK_TIMEOUT, connect
-from s2connect.errors import S2ConnectError
+from s2connect.errors import CertificateRefused, S2ConnectError
 from s2connect.model.proxy import Proxies
 from s2connect.service.commands import BrokerStatus
+from s2connect.transports.mqtt.settings import refused_broker
 
 if TYPE_CHECKING:
     from s2connect.transports.mqtt.broker import BrokerConnection
@@ -74,7 +75,10 @@ async def check_broker(endpoint: ExaminedEndpoint, found: Findings) -> None:
     found.check = Check(Layer.BROKER, "broker.tls")
     url = settings.url
     begun = time.monotonic()
-    await verify_pki(url.host, url.port, context, timeout=ASK_TIMEOUT)
+    try:
+        await verify_pki(url.host, url.port, context, timeout=ASK_TIMEOUT)
+    except CertificateRefused as error:
+        raise refused_broker(f"{url.host}:{url.port}", error) from error
     took = milliseconds(time.monotonic() - begun)
     found.append(found.check.ok(f"The MQTT broker {url.host}:{url.port} answers with TLS, in {took}."))
     found.check = Check(Layer.BROKER, "broker.login")

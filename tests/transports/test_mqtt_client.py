@@ -123,8 +123,10 @@ async def test_a_wrong_password_is_refused_with_words_that_help(broker: Mosquitt
 async def test_a_broker_of_another_ca_is_refused(broker: Mosquitto) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trustme.CA().configure_trust(context)
-    with pytest.raises(CertificateRefused):
+    with pytest.raises(CertificateRefused, match="of the broker localhost") as caught:
         await broker.connect("a", context=context)
+    assert "ca_file" in str(caught.value)
+    assert "pair" not in str(caught.value), "nobody is paired with a broker"
 
 
 @pytest.mark.rule("MQ-18")

@@ -19,6 +19,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from s2connect.certs.tls import describe_tls_error
 from s2connect.errors import (
+    CertificateRefused,
     ConnectionClosed,
     NotReachable,
     PeerBusy,
@@ -40,7 +41,7 @@ from s2connect.transports.mqtt.publish import (
     write_publish,
 )
 from s2connect.transports.mqtt.receiver import Receiver, TopicHandler
-from s2connect.transports.mqtt.settings import MqttSettings
+from s2connect.transports.mqtt.settings import MqttSettings, refused_broker
 from s2connect.transports.tls_buffer import set_tls_buffer
 
 _log = logging.getLogger(__name__)
@@ -224,7 +225,7 @@ class BrokerConnection:
             return None
         tls = describe_tls_error(error, self._settings.url.host)
         if tls is not None:
-            return tls
+            return refused_broker(where, tls) if isinstance(tls, CertificateRefused) else tls
         if isinstance(error, TimeoutError):
             return PeerTimeout(f"The broker {where} did not open the connection in time.")
         if isinstance(error, OSError):

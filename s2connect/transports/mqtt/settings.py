@@ -6,12 +6,12 @@ import logging
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, ValidationInfo, field_validator
 
 from s2connect.certs.tls import pinned_client_context, wan_client_context
-from s2connect.errors import ConfigurationError
+from s2connect.errors import CertificateRefused, ConfigurationError
 from s2connect.model.url import MqttUrl
 from s2connect.store.files import read_private
 from s2connect.transports.mqtt.parameters import MqttPassword, Protection
@@ -117,6 +117,30 @@ class MqttSettings(BaseModel):
                     hint="It has to be PEM, with its key beside it or in key_file, without a pass phrase.",
                 ) from None
         return context
+
+
+_UNKNOWN_CA: Final = (
+    "is not of the CA that is known here",
+    "Where the broker has a new CA: put it into the file that ca_file names, then "
+    "reload. Otherwise somebody may be in between.",
+)
+_OF_BROKER: Final = {
+    "pin": _UNKNOWN_CA,
+    "untrusted": _UNKNOWN_CA,
+    "expired": (
+        "has expired",
+        "Renew it at the broker, which has to read it again; or set the clock here.",
+    ),
+    "name": ("is made out to another name", "The url of the broker has to have a name that is in its certificate."),
+}
+
+
+def refused_broker(where: str, error: CertificateRefused) -> CertificateRefused:
+    """Return the error for a broker's certificate, in words that are about a broker: nobody is paired with it."""
+    if error.reason not in _OF_BROKER:
+        return error
+    what, hint = _OF_BROKER[error.reason]
+    return CertificateRefused(f"The certificate of the broker {where} {what}.", reason=error.reason, hint=hint)
 
 
 def _no_pass_phrase() -> str:
