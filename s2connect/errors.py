@@ -52,7 +52,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class S2ConnectError(Exception):
@@ -120,6 +120,10 @@ class NetworkError(S2ConnectError):
     """The peer could not be reached now; a retry may succeed."""
 
 
+GIVE_ADDRESS: Final = "give the device's address with --connect-to"
+"""Advice where a name is not known; the page has another one in its place."""
+
+
 class NotReachable(NetworkError):
     """No connection to the peer: name not found, refused, or no route.
 
@@ -150,11 +154,11 @@ class NotReachable(NetworkError):
         if no_answer and not host.endswith(".local"):  # which this endpoint has looked for by itself
             return cls(
                 f"The name {host} could not be looked up: no name server answers.",
-                hint="Check the network and the DNS of this machine; or give the device's address with --connect-to.",
+                hint=f"Check the network and the DNS of this machine; or {GIVE_ADDRESS}.",
             )
         return cls(
             f"The name {host} is not known in this network.",
-            hint="Check the spelling; or give the device's address with --connect-to.",
+            hint=f"Check the spelling; or {GIVE_ADDRESS}.",
         )
 
 

@@ -110,7 +110,7 @@ class PairingManager:
                 (first or self._state.events).publish(failed)
                 self._code_after(event.node, event.code_after)
             case NoValidCode():
-                name = for_display(self._state.local.nodes[event.node].description.title, 60)
+                name = self._name(event.node)
                 times = f" ({event.count} times)" if event.count > 1 else ""
                 why = _WHY.get(event.state, "none was made")
                 self._state.notice(
@@ -121,9 +121,13 @@ class PairingManager:
             case ReflectionRefused():
                 self._state.notice(
                     "pairing_attack",
-                    f"Somebody at {for_display(event.address, 60)} tries to pair with {event.node} without its code, "
-                    f"by sending our own challenges back; refused ({event.count} times).",
+                    f"Somebody at {for_display(event.address, 60)} tries to pair with {self._name(event.node)} without "
+                    f"its code, by sending our own challenges back; refused ({event.count} times).",
                 )
+
+    def _name(self, node: NodeId) -> str:
+        known = self._state.local.nodes.get(node)
+        return for_display(known.description.title, 60) if known is not None else str(node)
 
     def _code_after(self, node: NodeId, after: AfterFailure) -> None:
         if after is AfterFailure.WITHDRAWN:
@@ -131,8 +135,8 @@ class PairingManager:
         elif after is AfterFailure.TELL:
             self._state.notice(
                 "code_attacked",
-                f"{MAX_FAILED_ATTEMPTS} attempts to pair with {node} have failed; its code still counts. If nobody "
-                "here has mistyped it, somebody in the network is trying codes.",
+                f"{MAX_FAILED_ATTEMPTS} attempts to pair with {self._name(node)} have failed; its code still counts. "
+                "If nobody here has mistyped it, somebody in the network is trying codes.",
             )
 
     # Initiator

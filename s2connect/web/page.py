@@ -7,6 +7,7 @@ too: each part has one template and nothing is written twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 
-from s2connect.errors import UsageError
+from s2connect.errors import GIVE_ADDRESS, InvalidUrl, UsageError
 from s2connect.model.common import NodeDescription, Role
+from s2connect.model.url import BaseUrl
 from s2connect.web.access import Session
 from s2connect.web.drawing import drawings, qr
 from s2connect.web.facts import (
@@ -85,6 +87,11 @@ SPENT: Final = {
     CodeState.WITHDRAWN: "The last code was withdrawn: too many attempts failed.",
 }
 """Sentences on codes that are not valid any more."""
+
+OWN_ADDRESS: Final = {
+    "what": "That is the address of this machine.",
+    "hint": "Type the address that the other side shows.",
+}
 
 Execute = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 """Executes one command of the sidecar contract; returns the object of its event ``result``."""
@@ -258,7 +265,7 @@ class Page:
         asked = {name: request.query.get(name, "")[:2000] for name in ("url", "peer", "node", "waiting", "asked")}
         if asked["url"] and not self._found(asked["url"]):
             asked |= {"url": "", "peer": "", "asked": ""}  # what was not found is not offered as if it were
-        return self._pair_page(session, asked)
+        return self._pair_page(session, {**asked, "picked": asked["url"]})
 
     def _found(self, url: str) -> FoundFacts | None:
         return next((one for one in self._observation.snapshot().found if one.pairing_url == url), None)
@@ -272,7 +279,7 @@ class Page:
     ) -> web.Response:
         facts = self._observation.snapshot()
         url, waiting = _text(form, "url"), _text(form, "waiting")
-        found = self._found(url) if url else None
+        found = self._found(url) if url and _text(form, "picked") else None  # what was typed may be corrected
         title = found.name or found.instance if found else ""
         device = next((one for one in facts.waiting if str(one.id) == waiting), None)
         if found is not None and not peers:
@@ -341,7 +348,8 @@ class Page:
         peer = _text(form, "peer")
         if code.startswith("https://") and " " in code:  # the text of a QR code
             url, _, code = code.partition(" ")
-            peer = ""
+            form, peer = {**form, "url": url, "code": code.strip(), "picked": "", "peer": ""}, ""
+        url = url.split(maxsplit=1)[0] if url.startswith("https://") else url
         command: dict[str, Any] = {"command": "pair", "code": code.strip()}
         if waiting:
             command["peer"] = waiting
@@ -358,7 +366,15 @@ class Page:
             with_node, with_peer = answer.get("node"), (answer.get("peer") or {}).get("id")
             await self._settled(lambda: self._is_paired(str(with_node), str(with_peer)))
             return _see("/?said=paired")
-        return self._pair_page(session, {**form, "asked": ""}, _problem(answer))
+        problem = _problem(answer)
+        if not waiting and self._is_own(url):
+            problem = {**problem, **OWN_ADDRESS, "added": ""}
+        return self._pair_page(session, {**form, "asked": ""}, problem)
+
+    def _is_own(self, url: str) -> bool:
+        with contextlib.suppress(InvalidUrl):
+            return str(BaseUrl.of_pairing(url)) == self._observation.snapshot().service.pairing_url
+        return False
 
     async def _cancel(self, request: web.Request, session: Session, form: Mapping[str, Any]) -> web.Response:
         peer = _text(form, "waiting") or _text(form, "peer")
@@ -482,7 +498,8 @@ def _problem(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return why a command failed, for a template."""
     error = answer.get("error") or {}
     added = error.get("additional_info") or error.get("label") or ""
-    return {"kind": "", "what": "It failed.", "hint": "", **error, "added": added}
+    problem = {"kind": "", "what": "It failed.", "hint": "", **error, "added": added}
+    return {**problem, "hint": problem["hint"].replace(GIVE_ADDRESS, "type the device's address in place of its name")}
 
 
 def _html(name: str, /, *, status: int = 200, **values: Any) -> web.Response:

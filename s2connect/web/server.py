@@ -387,7 +387,7 @@ class PageServer(LocalServer):
         members = await _members(request)
         link, password = members.get("link"), members.get("password")
         if isinstance(link, str) and link:
-            if not self._links.take(link, now=_now()):
+            if not self._links.take(link.rpartition("#")[2].strip(), now=_now()):
                 return self._log_in_response(403, "This link was used before, or is not valid any more.")
         elif isinstance(password, str):
             if self._password is None:

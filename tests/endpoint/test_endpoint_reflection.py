@@ -178,4 +178,5 @@ async def test_the_user_is_told_of_the_attack_and_where_it_comes_from(cem: Endpo
             notice = await anext(news)
     assert isinstance(notice, events.Notice)
     assert notice.kind == "pairing_attack"
+    assert f"pair with {cem.node().description.title} without" in notice.sentence
     assert "127.0.0.9" in notice.sentence

@@ -41,6 +41,7 @@ async def test_wrong_attempts_of_a_stranger_do_not_withdraw_a_code_and_the_user_
     notice = seen[5]
     assert isinstance(notice, events.Notice)
     assert notice.kind == "code_attacked"
+    assert f"pair with {cem.node().description.title} have failed" in notice.sentence
     pairing = await rm.node().pair(cem.pairing_url, code)
     assert [p.key.remote for p in await cem.pairings()] == [pairing.key.local]
 

@@ -65,8 +65,8 @@ async def test_two_endpoints_are_paired_by_clicking_and_unpaired_again(tmp_path:
         await picture(house, "code", selector="#code")
         await phone.goto(rm.server.url)
         await phone.get_by_role("link", name="Type an address").click()
-        await phone.get_by_label("Address of the other side").fill(cem.pairing_url)
-        await phone.get_by_label("Its pairing code").fill("AAAA BBBB CCCC")
+        await phone.get_by_label("Address of the other side").fill(f"{cem.pairing_url} AAAA BBBB CCCC")  # of a QR code
+        assert await phone.get_by_label("Its pairing code").input_value() == "AAAA BBBB CCCC"
         await phone.get_by_role("button", name="Pair", exact=True).click()
         await see(phone, "code", "[role=alert]")
         assert await phone.get_by_label("Address of the other side").input_value() == cem.pairing_url
@@ -114,6 +114,9 @@ async def test_messages_arrive_live_and_a_killed_peer_is_shown_as_gone(tmp_path:
             await expect(heard).not_to_have_attribute("data-at", before or "", timeout=patience(20) * 1000)
             assert (await page.locator("#messages").inner_text()).startswith(held[:40])
             assert await page.evaluate("document.activeElement.nodeName") == "SUMMARY"
+            # Another filter shows once what fits.
+            await page.get_by_label("Only messages with this").fill("ManagerDet")
+            await see(page, "ResourceManagerDetails", "#messages", seconds=20)
             await page.get_by_role("button", name="Go on").click()
             await page.get_by_label("Only messages with this").fill("")
             await see(page, "ResourceManagerDetails", "#messages", seconds=20)
@@ -250,6 +253,16 @@ async def test_the_essentials_work_without_scripts(tmp_path: Path) -> None:
         await page.get_by_role("link", name="Unpair Cellar").click()
         await page.get_by_role("button", name="Unpair").click()
         await see(page, "Nothing is paired yet", "h1")
+        rm.server._session = nobody  # type: ignore[assignment, method-assign]  # as another user of the machine
+        await page.goto(rm.server.issue_link())
+        await page.get_by_label("The link, as it was printed").fill(link := rm.server.issue_link())
+        assert await fits(page)
+        await page.get_by_role("button", name="Log in with the link").click()
+        assert not rm.server._links.take(link.partition("#")[2], now=0.0), "it was used"
+
+
+async def nobody(_: web.Request) -> None:
+    return None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -309,6 +322,10 @@ async def test_the_page_says_that_the_service_is_gone_and_goes_on_when_it_is_bac
         await expect(page.locator("#lost")).to_be_visible(timeout=patience(15) * 1000)
         async with serving(shown("Heat pump"), port=port):
             await expect(page.locator("#lost")).to_be_hidden(timeout=patience(20) * 1000)
+            # Also where it answers and cannot say anything.
+            await page.route("**/live*", lambda route: route.fulfill(content_type="text/event-stream", body=": \n\n"))
+            await page.reload()
+            await expect(page.locator("#lost")).to_be_visible(timeout=patience(15) * 1000)
 
 
 async def test_a_page_over_the_network_asks_for_the_password(tmp_path: Path) -> None:

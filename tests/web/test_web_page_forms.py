@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from s2connect import Role
+from s2connect.errors import GIVE_ADDRESS
 from s2connect.web.access import Session
 from s2connect.web.drawing import amount, drawings
 from s2connect.web.facts import Curve, Point
@@ -303,7 +304,38 @@ async def test_the_text_of_a_qr_code_is_taken_apart_and_strange_addresses_are_no
         assert status == 422
         assert "&lt;b&gt;" in text
         assert "Is it on?" in text
-    assert recorder.commands[-1] == {"command": "pair", "code": "ABCD EFGH JKMN", "url": "https://a.local:1/pairing/"}
+        assert (Seen(text).form("/pair")["url"], Seen(text).form("/pair")["code"]) == (
+            "https://a.local:1/pairing/",
+            "ABCD EFGH JKMN",
+        )
+        await person.post("pair", **{**form, "url": "https://b.local:1/pairing/ ABCD", "code": "ABCD EFGH JKMN"})
+    asked = {"command": "pair", "code": "ABCD EFGH JKMN"}
+    assert recorder.commands == [
+        asked | {"url": "https://a.local:1/pairing/"},
+        asked | {"url": "https://b.local:1/pairing/"},
+    ]
+
+
+async def test_an_address_that_was_typed_may_be_corrected_and_is_advised_for_the_page() -> None:
+    hint = f"Check the spelling; or {GIVE_ADDRESS}."
+    recorder = Recorder(ok=False, error={"kind": "not_reachable", "what": "It is not known.", "hint": hint})
+    observation = shown("Heat pump")
+    async with buttons(recorder, observation) as person, within(20):
+        form = Seen(await person.get("pair")).form("/pair")
+        _, text = await person.post("pair", **{**form, "url": FOUND, "code": "ABCD EFGH JKMN"})
+        assert 'id="url"' in text, "although it was found, too"
+        assert "or type the device&#39;s address in place of its name." in text
+        picked = Seen(await person.get(f"pair?url={FOUND}")).form("/pair")
+        _, text = await person.post("pair", **{**picked, "code": "ABCD EFGH JKMN"})
+        assert 'id="url"' not in text
+        own = observation.snapshot().service.pairing_url
+        _, text = await person.post("pair", **{**form, "url": own.removeprefix("https://"), "code": "ABCD EFGH JKMN"})
+        assert "That is the address of this machine." in text
+
+
+def test_a_pairing_that_has_ended_is_shown_with_the_name_of_the_peer() -> None:
+    page = _written(shown("Heat pump"), Session("token", None, 0.0, 0.0))
+    assert "<strong>Heat pump</strong>: Heat pump" in page
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import threading
 from datetime import UTC, datetime
@@ -160,6 +161,18 @@ async def test_a_link_lets_one_browser_in_once() -> None:
                 assert response.status == status
         assert await sees_the_page(first)
         assert not await sees_the_page(second)
+
+
+async def test_a_link_is_typed_where_no_script_uses_it() -> None:
+    async with within(20), serving(network=True) as served, served.browser() as http:
+        async with http.get("/login") as response:
+            found = re.search(r"<noscript>(.*?)</noscript>", await response.text(), re.DOTALL)
+            assert found is not None
+            assert 'name="link"' in found[1]
+        form = {"link": f" {served.server.issue_link()} "}
+        async with http.post("/login", data=form, headers=served.origin, allow_redirects=False) as response:
+            assert response.status == 303
+        assert await sees_the_page(http)
 
 
 async def test_a_link_expires(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,13 +77,14 @@
 
   const template = document.createElement("template");
   const paused = new Set();
+  const wanted = new Set(); // parts that are paused, and shown once for another filter
   function show({ now, title, parts }) {
     offset = now - Date.now() / 1000;
     document.title = `${title} · S2 Connect`;
     const focused = document.activeElement;
     for (const [name, html] of Object.entries(parts)) {
       const from = document.getElementById(name);
-      if (!from || paused.has(name)) continue;
+      if (!from || (paused.has(name) && !wanted.delete(name))) continue;
       template.innerHTML = html;
       const to = template.content.firstElementChild;
       if (to) morph(from, to);
@@ -119,12 +120,13 @@
     const query = new URLSearchParams();
     for (const one of queries) if (one.type === "checkbox" ? one.checked : one.value) query.set(one.dataset.query, one.value);
     source = new EventSource(query.size ? `${live}?${query}` : live);
-    source.addEventListener("open", () => {
+    source.addEventListener("parts", (event) => {
+      // Not with "open", after which the service may fail; a stream begins with every part.
       clearTimeout(lostTimer);
       lostTimer = 0;
       setLost(false);
+      show(JSON.parse(event.data));
     });
-    source.addEventListener("parts", (event) => show(JSON.parse(event.data)));
     source.addEventListener("leave", () => location.reload());
     source.addEventListener("error", () => {
       if (!document.hidden) lostTimer ||= setTimeout(() => setLost(true), 3000);
@@ -155,6 +157,15 @@
     }
   });
 
+  // The text of a QR code, pasted as the address, is address and code.
+  const address = document.getElementById("url");
+  address?.addEventListener("input", () => {
+    const [url, ...code] = address.value.trim().split(/\s+/);
+    if (!code.length || !/^https:/.test(url)) return;
+    address.value = url;
+    document.getElementById("pairing-code").value = code.join(" ");
+  });
+
   // A form is sent once; what it does may take some seconds.
   document.addEventListener("submit", (event) => {
     for (const button of event.target.querySelectorAll("button:not([type=button])")) {
@@ -176,7 +187,10 @@
     for (const one of queries) {
       one.addEventListener("input", () => {
         clearTimeout(typing);
-        typing = setTimeout(listen, 400);
+        typing = setTimeout(() => {
+          for (const name of paused) wanted.add(name);
+          listen();
+        }, 400);
       });
     }
     listen();
