@@ -357,7 +357,7 @@ class _Leader:
         lines += ["Next, to keep it running:", f"  {self.report.command(self._kept_by())}"]
         if self.behaviour != NOTHING:
             lines += ["With a program of your own (or with the library):", f"  {self.report.command('serve --json')}"]
-        lines.append("To have it start with the machine: docs/command.md has a unit for systemd.")
+        lines.append("To have it start with the machine: docs/howto/systemd.md.")
         return lines
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s2connect.cli import codes
-from s2connect.cli.terminal import PIPE, PlainText, clock, console
+from s2connect.cli.terminal import PIPE, PlainText, clock, console, counted
 from s2connect.endpoint.certificate import CertificateFacts, Certificates
 from s2connect.model.common import NodeDescription, NodeId
 from s2connect.model.text import for_display, until
@@ -204,7 +204,8 @@ def sentence(event: events.Event) -> str | None:
             return f"Session with {name_of(event.peer)} opened (S2 {for_display(event.s2_version, 20)})."
         case events.SessionClosed():
             end = _ENDS.get(event.reason, "ended")
-            return f"Session with {name_of(event.peer)} ended: {end}, after {event.messages} messages from it."
+            received = counted(event.messages, "message")
+            return f"Session with {name_of(event.peer)} ended: {end}, after {received} from it."
         case events.AnnouncementCancelled():
             return "The pairing that was announced will not come."
         case events.DeviceWaiting():
@@ -353,7 +354,8 @@ def status_blocks(status: FullStatus, width: int, start: str = "s2connect serve"
     if status.sessions:
         rows = [(one.session, name_of(one.peer), when(one.since), str(one.messages)) for one in status.sessions]
         narrow = [
-            f"session {name} with {peer}, since {since}, {count} messages from it" for name, peer, since, count in rows
+            f"session {name} with {peer}, since {since}, {counted(int(count), 'message')} from it"
+            for name, peer, since, count in rows
         ]
         blocks += [Text(), listing(("session", "with", "since", "messages from it"), rows, narrow, width)]
     return blocks

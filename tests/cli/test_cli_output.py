@@ -18,9 +18,11 @@ from s2connect.cli import codes, discover, main, show, terminal
 from s2connect.cli.terminal import PIPE, put
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.model.alphabet import ALPHABET
+from s2connect.model.common import EndpointDescription
+from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
 from s2connect.service import events
-from s2connect.service.objects import NodeEntry, OwnNode
+from s2connect.service.objects import NodeEntry, OwnNode, PairingEntry
 from tests.command import in_terminal, make_home, run
 
 HOST = "a-rather-long-name-of-a-battery-in-the-cellar-of-a-house-cd12.local"
@@ -196,3 +198,28 @@ def test_a_service_of_several_nodes_says_whose_code_it_shows() -> None:
         text(events.NodesChanged(nodes=[NodeEntry(NodeId(UUID(int=2)), Role.RM, "1")]))
     )
     assert "To pair, type these two" in str(text(issued))
+
+
+def test_a_pairing_stands_in_lines_of_an_ordinary_terminal() -> None:
+    since = datetime(2026, 11, 29, 3, 1, tzinfo=UTC)
+    pairing = PairingEntry(
+        node=NodeId(UUID(int=9)),
+        peer=node(),
+        peer_endpoint=EndpointDescription(name="Cellar", logo_url=None, deployment=None),
+        communication_role=CommunicationRole.SERVER,
+        since=since,
+        confirmed=True,
+        connected=False,
+        state_since=since,
+    )
+    out = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    put(out, show.pairings_block([pairing], 80))
+    written = out.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert "not connected since" in written
+    assert all(line.startswith(("  ", "Kitchen")) for line in written.splitlines()), "a line was broken"
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "after 1 message from it"), (2, "after 2 messages from it")])
+def test_the_messages_of_a_session_are_counted_in_words(number: int, said: str) -> None:
+    closed = events.SessionClosed(session="s1", reason="closed", node=NodeId(UUID(int=9)), peer=node(), messages=number)
+    assert said in str(show.sentence(closed))

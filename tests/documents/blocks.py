@@ -4,6 +4,7 @@ A mark is a comment in the line above a block, ``<!-- test: MARK; MARK -->``:
 
 - ``not run: REASON``: nothing here can run it; a reader may, so the reason is said.
 - ``not output: REASON``: a block of text that shows no output of the command above it; all others are compared with it.
+- ``output``: a block in another language that is compared with the output of the command above it, too.
 - ``again``: the last command is repeated until it writes this text.
 - ``until TEXT``: the last command keeps running; it, or another one, then writes TEXT. It is ended with the page.
 - ``code typed``: the code that was shown last is typed into the last command.
@@ -52,7 +53,7 @@ class Block:
 
     @property
     def is_output(self) -> bool:
-        return self.language == TEXT and not {"not output", "file"} & self.marks.keys()
+        return "output" in self.marks or (self.language == TEXT and not {"not output", "file"} & self.marks.keys())
 
     @property
     def is_performed(self) -> bool:
@@ -84,7 +85,7 @@ def _marks(text: str) -> dict[str, str]:
             return {name: text.removeprefix(f"{name}: ")}
     marks = {}
     for mark in filter(None, (part.strip() for part in text.split(";"))):
-        for name in ("until", "code typed", "instead", "continues", "exit", "excerpt", "file", "again"):
+        for name in ("until", "code typed", "instead", "continues", "exit", "excerpt", "file", "again", "output"):
             if mark == name or mark.startswith(f"{name} "):
                 marks[name] = mark.removeprefix(name).strip()
                 break

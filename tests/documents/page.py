@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.documents.blocks import ROOT, SHELL, TEXT, TOML, Block
+from tests.documents.blocks import ROOT, SHELL, TOML, Block
 from tests.documents.output import CODE, lacking, plain
 from tests.waits import Deadline, patience
 
@@ -93,7 +93,7 @@ class Page:
         self.place = self.directory = place
         self.shown = ""  # by the commands until now
         self.running: list[Command] = []
-        self._of_the_block: list[Command] = []  # the commands of the block that was performed last
+        self.commands: list[Command] = []  # of the block that was performed last
         # A network of its own, so that all ports are free.
         self._network = f"page{secrets.token_hex(4)}"
         self.within = ["ip", "netns", "exec", self._network]
@@ -115,6 +115,11 @@ class Page:
             **{name: os.environ[name] for name in ("GOCACHE", "S2CONNECT_TEST_SLOWNESS") if name in os.environ},
         }
 
+    @property
+    def written(self) -> str:
+        """All that the commands have written which still run, and then all that the others have."""
+        return "".join(each.output for each in self.running) + self.shown
+
     def end(self) -> None:
         for each in reversed(self.running):
             each.end()
@@ -122,7 +127,9 @@ class Page:
 
     def perform(self, block: Block) -> None:
         """Write the file or run the commands of a block, or compare it with what these have written."""
-        if (name := block.marks.get("file")) is not None:
+        if block.is_output:
+            self._compare(block)
+        elif (name := block.marks.get("file")) is not None:
             (self.place / name).parent.mkdir(parents=True, exist_ok=True)
             (self.place / name).write_text(block.code)
             (self.place / name).chmod(0o600)
@@ -130,13 +137,11 @@ class Page:
             commands = [
                 line for line in block.code.replace("\\\n", " ").splitlines() if shlex.split(line, comments=True)
             ]
-            self._of_the_block = []
+            self.commands = []
             for command in commands[:-1]:
                 self._run(command)
             if not self._go(commands[-1]):
                 self._last(commands[-1], block.marks)
-        elif block.language == TEXT:
-            self._compare(block)
         else:
             assert block.language != TOML, f"{block}: give it a name, <!-- test: file NAME -->"
 
@@ -157,7 +162,7 @@ class Page:
         before = [len(each.output) for each in self.running]
         running = Command(f"exec {command.partition('  #')[0]}", self)
         self.running.append(running)
-        self._of_the_block.append(running)
+        self.commands.append(running)
         if typed:
             running.type(typed)
         self._until(text, before, running)
@@ -172,7 +177,7 @@ class Page:
 
     def _run(self, command: str, *, typed: str = "", code: int = 0) -> None:
         run = Command(command, self)
-        self._of_the_block.append(run)
+        self.commands.append(run)
         if typed:
             run.type(typed)
         try:
@@ -184,17 +189,15 @@ class Page:
 
     def _compare(self, block: Block) -> None:
         """Hold an output that the page shows against that of the commands above it."""
-        assert self._of_the_block, (
-            f"{block} stands below no command; say why in a mark, <!-- test: not output: REASON -->"
-        )
+        assert self.commands, f"{block} stands below no command; say why in a mark, <!-- test: not output: REASON -->"
         deadline = Deadline(10)
         while True:
-            over = deadline.passed() or all(each.ended for each in self._of_the_block)
-            written = "".join(each.output for each in self._of_the_block)
+            over = deadline.passed() or all(each.ended for each in self.commands)
+            written = "".join(each.output for each in self.commands)
             if (line := lacking(block.code, written)) is None:
                 return
             if over and "again" in block.marks and not deadline.passed():
-                self._run(self._of_the_block.pop().command)
+                self._run(self.commands.pop().command)
                 continue
             assert not over, f"{block}: no such line, or not there: {line!r}. It is:\n{plain(written)}"
             time.sleep(0.1)

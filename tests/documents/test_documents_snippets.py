@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from s2connect.bridge import load
+from tests.documents import picture
 from tests.documents.blocks import (
     JSON,
     LANGUAGES,
@@ -129,5 +130,9 @@ async def test_the_commands_of_a_page_run_in_their_order(document: Path, tmp_pat
         for block in blocks(document):
             if block.is_performed:
                 await asyncio.to_thread(page.perform, block)
+        if document == picture.PAGE:
+            shown = picture.lines_of(picture.PICTURE.read_text("utf-8"))
+            assert "First message" in shown
+            assert lacking(shown, page.written) is None, "draw it anew: python -m tests.documents.picture"
     finally:
         await asyncio.to_thread(page.end)
