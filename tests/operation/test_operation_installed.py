@@ -137,7 +137,11 @@ def test_the_commands_of_install_work_as_printed(tmp_path: Path) -> None:
         "UV_TOOL_DIR": str(tmp_path / "uv"),
         "UV_TOOL_BIN_DIR": str(bin_directory),
     }
-    found = {tool: line for tool, line in tools.items() if shutil.which(tool)}
+    if shutil.which("uv") and not shutil.which("pipx"):  # pipx as uv brings it, so that both lines run
+        tools["pipx"] = tools["pipx"].replace("pipx", "uv tool run pipx", 1)
+        found = tools
+    else:
+        found = {tool: line for tool, line in tools.items() if shutil.which(tool)}
     for line in found.values():
         run("bash", "-c", line, cwd=source, environment=places)
         assert "s2connect 0" in run(bin_directory / "s2connect", "--version", cwd=tmp_path)
@@ -145,6 +149,7 @@ def test_the_commands_of_install_work_as_printed(tmp_path: Path) -> None:
     for line in by_venv.code.splitlines():
         run("bash", "-c", line, cwd=source)
     assert run(source / "venv" / "bin" / "python", "-c", "import s2connect", cwd=tmp_path) == ""
+    assert "s2connect 0" in run(source / "venv" / "bin" / "s2connect", "--version", cwd=tmp_path)
     if not found:
         pytest.skip("neither pipx nor uv is on this machine; the virtual environment was tried")
 
