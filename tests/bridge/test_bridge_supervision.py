@@ -13,7 +13,8 @@ from s2connect.bridge.nodes import NodeDevicesSide, NodeManagerSide
 from s2connect.bridge.route import Route
 from s2connect.endpoint.connections import ConnectionManager
 from s2connect.errors import ConnectionClosed
-from s2connect.service import sidecar as cli_service
+from s2connect.service import events as service_events
+from s2connect.service import open_sessions
 from s2connect.service.bridge import _Changes
 from s2connect.service.events import Event, Warned
 from s2connect.service.sidecar import Service
@@ -121,7 +122,7 @@ async def test_a_connection_whose_arrival_meets_an_error_is_closed(
 # The service
 
 
-class Sink(cli_service.Sink):
+class Sink(service_events.Sink):
     """Takes the events of a service, but for one."""
 
     def __init__(self) -> None:
@@ -180,7 +181,7 @@ async def test_an_error_with_one_session_costs_a_service_that_session_alone(
         if task == "session":
             sink.refuses = "session_opened"
         else:
-            Fault(monkeypatch, cli_service, "_OpenSession")
+            Fault(monkeypatch, open_sessions, "_OpenSession")
         service = Service(setup.device, tmp_path, sink)
         service.follow()
         assert ((await sink.warned(task)).retry_in is None) == (task == "session")
