@@ -20,7 +20,7 @@ from s2connect.cli.terminal import console, put, tell
 from s2connect.discovery.browse import Browser, Event
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.config import bracketed
-from s2connect.endpoint.endpoint import read_config
+from s2connect.endpoint.settings import read_config
 from s2connect.errors import S2ConnectError
 from s2connect.https.own_addresses import links, own_addresses
 from s2connect.model.common import NodeDescription, Role

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s2connect.cli.terminal import (
+    BrandOption,
+    KindOption,
+    ModelOption,
+    NameOption,
     Options,
-    RoleChoice,
+    RoleOption,
     YesOption,
     as_role,
     confirm_end_of_pairings,
@@ -65,13 +69,11 @@ def list_nodes(options: Options) -> None:
 )
 def add(
     options: Options,
-    role: Annotated[
-        RoleChoice, typer.Option("--role", case_sensitive=False, help="rm: a device; cem: an energy manager.")
-    ],
-    brand: Annotated[str | None, typer.Option(help="Brand, shown to the user of the other side.")] = None,
-    kind: Annotated[str | None, typer.Option("--type", help="Kind of device, e.g. 'Heat pump'.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name that its user gives it, e.g. 'Battery in the cellar'.")] = None,
+    role: RoleOption,
+    brand: BrandOption = None,
+    kind: KindOption = None,
+    model: ModelOption = None,
+    name: NameOption = None,
     node_id: Annotated[
         str | None,
         typer.Option("--id", metavar="UUID", help="Its id, e.g. of a device for which a vendor's server pairs."),
@@ -163,7 +165,5 @@ def remove(
     ]
     options.report(result, *lines)
 
-
-MAX_NAMED = 20  # most pairings that a question names
 
 register(app, list_nodes, add, alias, remove)

@@ -24,7 +24,7 @@ from s2connect.cli.show import ROLES, node_title, titled
 from s2connect.cli.terminal import ask_person, console, put, tell
 from s2connect.discovery.browse import Browser
 from s2connect.discovery.txt import FoundEndpoint
-from s2connect.endpoint.endpoint import read_config
+from s2connect.endpoint.settings import read_config
 from s2connect.errors import InvalidPairingCode, InvalidUrl, NotReachable, S2ConnectError, UsageError
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display

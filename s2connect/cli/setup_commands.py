@@ -8,10 +8,15 @@ from typing import Annotated, Literal
 import typer
 
 from s2connect.cli.terminal import (
+    BrandOption,
     ConnectOption,
+    KindOption,
+    ModelOption,
+    NameOption,
     NodeOption,
     Options,
     RoleChoice,
+    RoleOption,
     as_role,
     print_json,
     run_work,
@@ -29,13 +34,11 @@ RARE = "Rarely needed"
 )
 def init(
     options: Options,
-    role: Annotated[
-        RoleChoice, typer.Option("--role", case_sensitive=False, help="rm: a device; cem: an energy manager.")
-    ],
-    brand: Annotated[str | None, typer.Option(help="Brand, shown to the user of the other side.")] = None,
-    kind: Annotated[str | None, typer.Option("--type", help="Kind of device, e.g. 'Heat pump'.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name that its user gives it, e.g. 'Battery in the cellar'.")] = None,
+    role: RoleOption,
+    brand: BrandOption = None,
+    kind: KindOption = None,
+    model: ModelOption = None,
+    name: NameOption = None,
     deployment: Annotated[
         Literal["lan", "wan"],
         typer.Option(
@@ -149,7 +152,7 @@ def setup(
     role: Annotated[
         RoleChoice | None, typer.Option("--role", case_sensitive=False, help="rm: a device; cem: an energy manager.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name that its user gives it, e.g. 'Battery in the cellar'.")] = None,
+    name: NameOption = None,
     url: Annotated[
         str | None,
         typer.Option(

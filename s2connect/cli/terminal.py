@@ -72,6 +72,13 @@ LogLevelOption = Annotated[
 NodeOption = Annotated[
     str | None, typer.Option("--node", metavar="ALIAS", help="Which node, by alias or id, where there are several.")
 ]
+RoleOption = Annotated[
+    RoleChoice, typer.Option("--role", case_sensitive=False, help="rm: a device; cem: an energy manager.")
+]
+BrandOption = Annotated[str | None, typer.Option(help="Brand, shown to the user of the other side.")]
+KindOption = Annotated[str | None, typer.Option("--type", help="Kind of device, e.g. 'Heat pump'.")]
+ModelOption = Annotated[str | None, typer.Option(help="Model.")]
+NameOption = Annotated[str | None, typer.Option(help="Name that its user gives it, e.g. 'Battery in the cellar'.")]
 OnlyRoleOption = Annotated[
     RoleChoice | None,
     typer.Option("--role", case_sensitive=False, help="Only energy managers (cem) or only devices (rm)."),
