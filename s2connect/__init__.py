@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from s2connect import errors, events
     from s2connect.collector import short_collections
     from s2connect.endpoint.config import EndpointConfig, MetricsSettings, NodeConfig, PageSettings
-    from s2connect.endpoint.endpoint import Endpoint, read_config
+    from s2connect.endpoint.endpoint import Endpoint
     from s2connect.endpoint.in_process import join_nodes
     from s2connect.endpoint.node import Node
     from s2connect.endpoint.offline import create_home, new_certificate_authority, unpair_all
     from s2connect.endpoint.plain_server import PlainServer
+    from s2connect.endpoint.settings import read_config
     from s2connect.endpoint.stopping import until_signal
     from s2connect.errors import S2ConnectError
     from s2connect.messages.catalogue import parse
@@ -117,7 +118,8 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "s2connect.endpoint.endpoint": "Endpoint read_config",
+        "s2connect.endpoint.endpoint": "Endpoint",
+        "s2connect.endpoint.settings": "read_config",
         "s2connect.endpoint.offline": "create_home new_certificate_authority unpair_all",
         "s2connect.endpoint.config": "EndpointConfig MetricsSettings NodeConfig PageSettings",
         "s2connect.transports.mqtt.settings": "MqttSettings",

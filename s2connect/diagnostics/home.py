@@ -19,7 +19,7 @@ from s2connect import EndpointConfig
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, passes
 from s2connect.diagnostics.probes import run_in_thread
 from s2connect.endpoint.certificate import CA_KEY, load_ca
-from s2connect.endpoint.endpoint import read_config
+from s2connect.endpoint.settings import read_config
 from s2connect.errors import InsecurePermissions, NotInitialised, S2ConnectError, StorageUnavailable
 from s2connect.service.commands import FullStatus, Status
 from s2connect.service.control import connect

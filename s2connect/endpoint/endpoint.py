@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import ServerContext, wan_client_context
-from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, checked
+from s2connect.endpoint.config import EndpointConfig, NodeConfig
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection, PeerHistory
 from s2connect.endpoint.connector import Connector
-from s2connect.endpoint.hosted import check_new_aliases, described, find_node, with_aliases
+from s2connect.endpoint.hosted import described, find_node, with_aliases
 from s2connect.endpoint.node import Node
 from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.rereading import FileReader, Reread
 from s2connect.endpoint.resolver import Resolver
+from s2connect.endpoint.settings import Settings, read_config
 from s2connect.endpoint.state import EndpointState
 from s2connect.endpoint.stopping import until_signal
 from s2connect.errors import (
     ConfigurationError,
-    NotInitialised,
     NotPaired,
     NotReachable,
     StorageError,
@@ -85,6 +85,7 @@ class Endpoint:
         tls: ServerContext,
         home: Home | None,
         *,
+        from_home: bool,
         serve: bool,
         zeroconf: AsyncZeroconf | None,
     ) -> None:
@@ -96,9 +97,8 @@ class Endpoint:
         self._certificates = certificates
         self._tls = tls
         self._home = home
-        self._follows_file = False  # whether the settings are those of the home, and of nobody else
+        self._settings = Settings(state, home, from_home=from_home)
         self._serve = serve
-        self._config_lock = asyncio.Lock()
         self._websocket = WebSocketTransport(state.websocket_url)
         self._transports: dict[str, Transport] = {WEBSOCKET: self._websocket}
         self._client = SessionClient(
@@ -150,7 +150,7 @@ class Endpoint:
             if home is not None:
                 opened = await asyncio.to_thread(Home.open, Path(home))
                 await asyncio.to_thread(stack.enter_context, opened.lock())
-            own_settings = config is None
+            from_home = config is None
             if config is None:
                 if opened is None:
                     raise UsageError("An endpoint needs a home or settings.")
@@ -179,8 +179,7 @@ class Endpoint:
                 port=config.port,
             )
             certificates, tls = await asyncio.to_thread(_certificate, config, opened, vault)
-            endpoint = cls(state, certificates, tls, opened, serve=serve, zeroconf=zeroconf)
-            endpoint._follows_file = own_settings
+            endpoint = cls(state, certificates, tls, opened, from_home=from_home, serve=serve, zeroconf=zeroconf)
             stack.push_async_callback(endpoint._close)
             await endpoint._start()
             if listen:
@@ -300,9 +299,9 @@ class Endpoint:
         """
         if not nodes:
             return []
-        async with self._config_lock:
+        async with self._settings.lock:
             await self._start_transports(nodes)
-            await self._write_config(with_aliases([*self.config.nodes, *nodes], also_alone=alias_alone))
+            await self._settings.write_nodes(with_aliases([*self.config.nodes, *nodes], also_alone=alias_alone))
         added = [await self._add_node(self._state.local.nodes[node.id]) for node in nodes]
         if self._lan is not None and self._state.ready:
             self._lan.nodes_changed()
@@ -331,8 +330,8 @@ class Endpoint:
         for pairing in await self.pairings(node):
             with contextlib.suppress(NotPaired):  # it has just ended
                 ended[pairing.key] = await removed.unpair(pairing.key.remote, forget=forget)
-        async with self._config_lock:
-            await self._write_config([known for known in self.config.nodes if known.id != node])
+        async with self._settings.lock:
+            await self._settings.write_nodes([known for known in self.config.nodes if known.id != node])
         del self.nodes[node]
         await self._connections[node].close()  # it stays, for what is under way
         await self._pairing.forget(node)
@@ -359,17 +358,8 @@ class Endpoint:
             raise ConfigurationError(f"There is no node {missing}.")
         if not changed:
             return
-        async with self._config_lock:
-            await self._write_config([described(known, changed.get(known.id)) for known in self.config.nodes])
-
-    async def _write_config(self, nodes: Sequence[NodeConfig]) -> None:
-        check_new_aliases(self.config.nodes, nodes)
-        settings = self.config.model_dump() | {"nodes": nodes}
-        config = checked(lambda: EndpointConfig.model_validate(settings), "the nodes")
-        if self._home is not None:
-            kept = (await self._stored()).model_copy(update={"nodes": config.nodes})
-            await asyncio.to_thread(self._home.write_private, CONFIG_FILE, kept.to_json())
-        self._state.config, self._state.local = config, config.endpoint()
+        async with self._settings.lock:
+            await self._settings.write_nodes([described(known, changed.get(known.id)) for known in self.config.nodes])
 
     async def change_settings(self, change: Callable[[EndpointConfig], EndpointConfig]) -> None:
         """Change the settings in the home; ``change`` runs in a thread. Names and nodes count at once, else a restart.
@@ -378,16 +368,7 @@ class Endpoint:
             UsageError: The settings do not come from a home.
             ConfigurationError, StorageError: They cannot be used, or not be written; nothing is changed.
         """
-        if self._home is None or not self._follows_file:
-            raise UsageError("The settings of this endpoint are not those of a state directory.")
-        async with self._config_lock:
-            wanted = await asyncio.to_thread(change, await self._stored())
-            await asyncio.to_thread(self._home.write_private, CONFIG_FILE, wanted.to_json())
-            stored = {node.id: node for node in wanted.nodes}
-            # Those that a person has added to the file, or removed there, come and go with the next opening.
-            nodes = tuple(stored.get(node.id, node) for node in self.config.nodes)
-            self._state.config = self.config.model_copy(update={"nodes": nodes, "name": wanted.name})
-            self._state.local = self._state.config.endpoint()
+        await self._settings.change(change)
 
     async def keep_settings(self) -> None:
         """Write the settings to the home if those there are others: an application may have its own place for them.
@@ -395,15 +376,7 @@ class Endpoint:
         Raises:
             ConfigurationError, StorageError: Those in the home cannot be read, or not be written.
         """
-        if self._home is None:
-            return
-        async with self._config_lock:
-            if await asyncio.to_thread(read_config, self._home) != self.config:
-                await asyncio.to_thread(self._home.write_private, CONFIG_FILE, self.config.to_json())
-
-    async def _stored(self) -> EndpointConfig:
-        """Return the settings in the home, which count from the next opening on; a person may have changed them."""
-        return await asyncio.to_thread(read_config, self._home) if self._home and self._follows_file else self.config
+        await self._settings.keep()
 
     @property
     def config(self) -> EndpointConfig:
@@ -584,7 +557,7 @@ class Endpoint:
 
         Pairings and sessions stay, but for sessions over the broker, which begin anew where its files have changed.
         """
-        async with self._config_lock:
+        async with self._settings.lock:
             return await self._files.reread(self.mqtt)
 
     async def _renew_in_time(self) -> None:
@@ -613,15 +586,3 @@ def certificates_of(config: EndpointConfig, home: Home | None, vault: Vault) -> 
 def _certificate(config: EndpointConfig, home: Home | None, vault: Vault) -> tuple[CertificateManager, ServerContext]:
     certificates = certificates_of(config, home, vault)
     return certificates, ServerContext(certificates.load())
-
-
-def read_config(home: Home) -> EndpointConfig:
-    """Read the settings of a home.
-
-    Raises:
-        NotInitialised, ConfigurationError, StorageError: It has none; or they cannot be used, or not be read.
-    """
-    data = home.read(CONFIG_FILE)
-    if data is None:
-        raise NotInitialised(f"{home.path} is not set up.")
-    return EndpointConfig.from_json(data)

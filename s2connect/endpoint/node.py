@@ -19,7 +19,8 @@ from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
 from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import DYNAMIC_LIFETIME, PairingCode, TokenState
-from s2connect.session.session import Answerer, Observer, Session, SessionEnd
+from s2connect.session.observers import Observer
+from s2connect.session.session import Answerer, Session, SessionEnd
 from s2connect.store.base import Pairing
 from s2connect.transports.base import Connection
 

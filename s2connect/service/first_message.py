@@ -6,7 +6,7 @@ from typing import Final
 
 from s2connect.messages.envelope import Message
 from s2connect.service.objects import ExchangedMessage
-from s2connect.session.session import Direction, Observer
+from s2connect.session.observers import Direction, Observer
 
 MAX_PENDING: Final = 64  # messages whose acknowledgement is awaited; the first few decide
 

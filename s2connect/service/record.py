@@ -17,7 +17,8 @@ from s2connect.messages.envelope import Message
 from s2connect.model.common import Role
 from s2connect.service.lines import LineWriter
 from s2connect.service.objects import rfc3339, to_value
-from s2connect.session.session import Direction, Observer, SessionEnd
+from s2connect.session.observers import Direction, Observer
+from s2connect.session.session import SessionEnd
 from s2connect.store.files import open_private, unavailable
 from s2connect.transports.base import Connection
 

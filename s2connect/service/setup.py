@@ -10,7 +10,7 @@ from typing import Any
 
 from s2connect import Deployment, EndpointConfig, NodeConfig, create_home
 from s2connect.endpoint.config import checked, default_host
-from s2connect.endpoint.endpoint import read_config
+from s2connect.endpoint.settings import read_config
 from s2connect.errors import ConfigurationError, NotInitialised, UsageError
 from s2connect.https.server import check_bind, free_port, is_loopback
 from s2connect.model.alphabet import as_label

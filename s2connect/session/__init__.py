@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from s2connect.session.handlers import Handlers, instruction_status
     from s2connect.session.in_memory import memory_sessions
     from s2connect.session.latencies import Latencies
-    from s2connect.session.session import Direction, Observer, Session, SessionEnd
+    from s2connect.session.observers import Direction, Observer
+    from s2connect.session.session import Session, SessionEnd
     from s2connect.session.work import begin_work, work_since
     from s2connect.transports.backoff import SHORT_SESSION, Backoff
 
@@ -48,7 +49,8 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "s2connect.session.session": "Direction Observer Session SessionEnd",
+        "s2connect.session.session": "Session SessionEnd",
+        "s2connect.session.observers": "Direction Observer",
         "s2connect.session.answers": "LATER RefuseMessage",
         "s2connect.session.handlers": "Handlers instruction_status",
         "s2connect.session.in_memory": "memory_sessions",

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, SessionError, UsageError
 from s2connect.messages.base import S2Message
@@ -42,6 +42,7 @@ from s2connect.session.awaited import AwaitedStatuses
 from s2connect.session.budget import DEFAULT_LIMITS, PeerLimits
 from s2connect.session.inbox import INBOX_LIMIT, OVERFLOW_LIMIT, WAITING_LIMIT, Inbox
 from s2connect.session.latencies import Latencies
+from s2connect.session.observers import Observer, Observers
 from s2connect.session.outgoing import STATUS_LIMIT, Departure, Leaving, Outgoing, sendable
 from s2connect.session.peer_log import PeerLog
 from s2connect.session.reading import Reading
@@ -72,12 +73,6 @@ class SessionEnd(StrEnum):
 
 
 _REQUESTED = {"RECONNECT": SessionEnd.RECONNECT_REQUESTED, "TERMINATE": SessionEnd.TERMINATE_REQUESTED}
-
-Direction = Literal["received", "sent"]
-"""Direction of a message, as this side sees it."""
-
-Observer = Callable[[Direction, Message], None]
-"""Callback for every message of a session, in the order on the wire."""
 
 Answerer = Callable[["Session", Message], Later | None]
 """Handler by which an application answers a message: returns None for ``OK``, raises :class:`RefuseMessage`, or returns
@@ -150,7 +145,7 @@ class Session:
         self._conversation = Conversation(connection.info.s2_version, check=check)
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._observers: tuple[Observer, ...] = () if on_message is None else (on_message,)
+        self._observers = Observers(self.info.remote, on_message)
         self._awaited = AwaitedStatuses(ack_timeout, self._loop)
         self._answerer = answer
         self._answer_within = answer_within
@@ -179,7 +174,7 @@ class Session:
 
         Of a session just taken from the iteration, that is all of them.
         """
-        self._observers = (*self._observers, on_message)
+        self._observers.add(on_message)
         if latencies is not None:
             self._awaited.measure(latencies)
 
@@ -368,8 +363,8 @@ class Session:
         """Send at once if there is room, where nothing waits."""
         if not self._connection.try_send(message.text):
             return False
-        if self._observers:
-            self._observe("sent", message)
+        if self._observers.callbacks:
+            self._observers.show("sent", message)
         return True
 
     def _write_later(self, what: Departure | Message) -> None:
@@ -385,8 +380,8 @@ class Session:
             while (message := self._outgoing.take(self._prepare)) is not None:
                 if message.type == RECEPTION_STATUS and self._outgoing.statuses == STATUS_LIMIT - 1:
                     self._reading.resume()
-                if self._observers:
-                    self._observe("sent", message)
+                if self._observers.callbacks:
+                    self._observers.show("sent", message)
                 await self._connection.send(message.text)
                 if message.type != RECEPTION_STATUS:
                     await asyncio.sleep(0)  # it was validated here, and many may wait
@@ -437,8 +432,8 @@ class Session:
             if error.answerable:
                 self._answer(error.subject_id, error.status, error.label)
             return
-        if self._observers:
-            self._observe("received", message)
+        if self._observers.callbacks:
+            self._observers.show("received", message)
         now = datetime.now(UTC)
         if message.type == RECEPTION_STATUS:
             self._acknowledged(message, now)
@@ -597,10 +592,3 @@ class Session:
             self._closing = None
         if self._ended is not None and self._writer is None and self._closing is None:
             self._ended.set()
-
-    def _observe(self, direction: Direction, message: Message) -> None:
-        for on_message in self._observers:
-            try:
-                on_message(direction, message)
-            except Exception as error:
-                process_failures.failed("observer", error, name=f"the observer of the session with {self.info.remote}")

@@ -10,7 +10,7 @@ from s2connect.bridge.relay import Out
 from s2connect.messages.envelope import RECEPTION_STATUS, Message
 from s2connect.messages.general import PowerMeasurement
 from s2connect.model.common import Role
-from s2connect.session.session import Direction
+from s2connect.session.observers import Direction
 from s2connect.web.meter import OK, Meter, Rate
 from s2connect.web.power import Body, Curves
 from s2connect.web.ring import MAX_TEXT, MessageRing, cut

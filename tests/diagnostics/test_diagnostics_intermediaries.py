@@ -16,7 +16,7 @@ from s2connect.cli.diagnostics_commands import finding_object
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer
 from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.intermediaries import ROUNDS, check_broker, check_proxy, round_trip
-from s2connect.endpoint.endpoint import read_config
+from s2connect.endpoint.settings import read_config
 from s2connect.https.server import free_port
 from s2connect.store.home import Home
 from s2connect.transports.mqtt.settings import MqttSettings

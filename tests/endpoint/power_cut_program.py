@@ -17,7 +17,7 @@ from typing import Any
 
 import s2connect.store.sqlite
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, create_home
-from s2connect.endpoint.endpoint import read_config
+from s2connect.endpoint.settings import read_config
 from s2connect.store.home import Home
 
 PORTS = {Role.CEM: 7443, Role.RM: 7444}

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from s2connect import Endpoint, NodeConfig, NodeId, PairingCode, Role, create_home
-from s2connect.endpoint.endpoint import read_config
+from s2connect.endpoint.settings import read_config
 from s2connect.errors import ConfigurationError, NetworkError, NoLongerPaired, PairingRefused, UsageError
 from s2connect.store.home import Home
 from tests.endpoint.conftest import OpenEndpoint, lan_config

@@ -140,7 +140,7 @@ async def test_two_copies_of_a_device_are_noticed_by_all_three(
     async with running(cem) as manager, running(rm) as device:
         await until(lambda: manager.connected() and device.connected())
         said = manager.events()
-        from s2connect.endpoint.endpoint import read_config
+        from s2connect.endpoint.settings import read_config
         from s2connect.store.home import Home
 
         settings = await asyncio.to_thread(lambda: read_config(Home.open(copy)))
