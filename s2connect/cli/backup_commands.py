@@ -257,7 +257,7 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _take_over(made: Path, file: Path) -> None:
-    """Bring what the service has made to its place."""
+    """Move the backup that the service has made to the file that was asked for."""
     try:
         _write(file, made.read_bytes())
         made.unlink()

@@ -197,7 +197,7 @@ class LinkChanged(Event, name="link"):
 
 
 class Reloaded(Event, name="reloaded"):
-    """The bridge has read its file again."""
+    """The service has read its settings again."""
 
     result: dict[str, Any]
 
@@ -206,7 +206,7 @@ class Reloaded(Event, name="reloaded"):
 
 
 class ReloadFailed(Event, name="reload_failed"):
-    """The file of the bridge cannot be used; everything stays as it is."""
+    """The settings that were read again cannot be used; everything stays as it is."""
 
     error: dict[str, Any]
     problems: Sequence[Problem]

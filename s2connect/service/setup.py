@@ -1,4 +1,4 @@
-"""Sets up a state directory."""
+"""Set-up of a state directory, and what is asked before it."""
 
 from __future__ import annotations
 

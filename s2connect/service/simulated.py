@@ -34,7 +34,7 @@ def _program(kind: str) -> DeviceRunner | ManagerRunner:
 
 
 def _discard(report: Report) -> None:
-    """Take no notice of what a simulated program reports."""
+    """Ignore what a simulated program reports."""
 
 
 @contextlib.asynccontextmanager

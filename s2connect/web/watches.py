@@ -38,7 +38,7 @@ class Journal:
         self.sleepers: list[Callable[[], object]] = []
 
     def wake(self) -> None:
-        """Tell those who wait for news."""
+        """Wake the tasks that wait for news."""
         sleepers, self.sleepers = self.sleepers, []
         for call in sleepers:
             call()
