@@ -133,7 +133,10 @@ def _leaf_context(identity: ServerIdentity) -> _LeafContext:
             f"The server certificate cannot be used for TLS ({error.reason or 'no reason given'})."
         ) from None
     except OSError as error:
-        raise StorageUnavailable(f"No temporary file can be written ({error.strerror}).") from None
+        raise StorageUnavailable(
+            f"No temporary file can be written ({error.strerror}).",
+            hint="Make room for some in /tmp, or where TMPDIR says; a read-only container has that by --tmpfs /tmp.",
+        ) from None
     return context
 
 

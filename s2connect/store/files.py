@@ -124,12 +124,18 @@ def as_user(user: int) -> str:
 _NOT_OURS = "It is no state directory of s2connect: name another one with --home."
 
 
+def _is_empty(path: Path) -> bool:
+    """Return whether a path is a directory with nothing in it; not if that cannot be seen."""
+    try:
+        return not any(path.iterdir())
+    except OSError:
+        return False
+
+
 def _may_be_ours(path: Path, found: os.stat_result) -> bool:
     """Return whether the permissions of a path are ours to change: a directory with settings in it, or an empty one."""
-    if not stat.S_ISDIR(found.st_mode):
-        return True
     try:
-        return (path / "config.json").exists() or not any(path.iterdir())
+        return not stat.S_ISDIR(found.st_mode) or (path / "config.json").exists() or _is_empty(path)
     except OSError:
         return False
 
@@ -138,7 +144,9 @@ def _check_private(path: Path, found: os.stat_result, wanted: str) -> None:
     if found.st_uid != os.geteuid():
         raise InsecurePermissions(
             f"{path} belongs to the user with id {found.st_uid}, not to the one running this ({os.geteuid()}).",
-            hint=f"Run it as that user: {as_user(found.st_uid)} s2connect …",
+            hint=f"It is empty. Give it to this user, as root: chown {os.geteuid()} '{path}'"
+            if _is_empty(path)
+            else f"Run it as that user: {as_user(found.st_uid)} s2connect …",
         )
     if found.st_mode & 0o077:
         raise InsecurePermissions(

@@ -173,8 +173,9 @@ def test_the_key_is_never_on_a_disk_in_the_clear(tmp_path: Path, monkeypatch: py
 def test_no_room_for_a_temporary_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority, server_context = own()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    with pytest.raises(StorageUnavailable):
+    with pytest.raises(StorageUnavailable) as raised:
         server_context.replace(authority.issue(["localhost"], now=now()))
+    assert "--tmpfs /tmp" in (raised.value.hint or "")
 
 
 @pytest.mark.rule("TRUST-08")

@@ -188,6 +188,13 @@ def test_the_home_of_another_user_names_the_command_that_runs_as_that_user(rm: P
     assert "sudo -u '#54321' s2connect …" in said(capsys, "status", "--home", str(rm), code=7)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+def test_an_empty_directory_of_another_user_is_to_be_given_to_this_one(tmp_path: Path, capsys: Capture) -> None:
+    os.chown(tmp_path, 1, 1)
+    text = said(capsys, "init", "--role", "rm", "--home", str(tmp_path), code=7)
+    assert f"It is empty. Give it to this user, as root: chown {os.geteuid()} '{tmp_path}'" in " ".join(text.split())
+
+
 def test_no_hint_sends_a_person_into_the_file_of_the_settings() -> None:
     import s2connect
 
