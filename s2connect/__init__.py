@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from s2connect.endpoint.in_process import join_nodes
     from s2connect.endpoint.node import Node
     from s2connect.endpoint.offline import create_home, new_certificate_authority, unpair_all
+    from s2connect.endpoint.pairing import CodeStatus
     from s2connect.endpoint.plain_server import PlainServer
     from s2connect.endpoint.settings import read_config
     from s2connect.endpoint.stopping import until_signal
@@ -69,6 +70,7 @@ __all__ = [
     "Node",
     "join_nodes",
     "PairingCode",
+    "CodeStatus",
     "Pairing",
     "PairKey",
     "Pin",
@@ -125,6 +127,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.transports.mqtt.settings": "MqttSettings",
         "s2connect.endpoint.node": "Node",
         "s2connect.endpoint.in_process": "join_nodes",
+        "s2connect.endpoint.pairing": "CodeStatus",
         "s2connect.pairing.code": "PairingCode",
         "s2connect.store.base": "Pairing PairKey Pin",
         "s2connect.store.files": "read_private",

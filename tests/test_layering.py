@@ -51,6 +51,7 @@ STRANGERS = [{"certs", "store"}, {"https", "transports"}, {"pairing", "session"}
 
 CORES = [
     "pairing/server_core.py",
+    "pairing/attempt.py",
     "pairing/client_core.py",
     "pairing/code.py",
     "pairing/challenge.py",

@@ -32,7 +32,7 @@ async def main(authority: Path) -> None:
 
         running = [asyncio.create_task(devices(number)) for number in range(len(nodes))]
         for node in nodes:
-            await node.pair(service.pairing_url, manager.issue_pairing_code())  # a code for each
+            await node.pair(service.pairing_url, await manager.new_pairing_code())  # a code for each
             print(f"{node.description.title} is paired")
 
         arriving = manager.sessions()

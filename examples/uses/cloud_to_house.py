@@ -21,7 +21,7 @@ async def main(authority: Path) -> None:
         Endpoint.open(config=settings(Role.RM, "Battery", authority=authority, cloud=True)) as cloud,
         Endpoint.open(config=settings(Role.CEM, "House", authority=authority)) as house,
     ):
-        code = cloud.node().issue_pairing_code()
+        code = await cloud.node().new_pairing_code()
         print(f"pairing at {cloud.pairing_url}")
         await house.node().pair(cloud.pairing_url, code)
 

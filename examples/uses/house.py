@@ -18,7 +18,7 @@ async def main() -> None:
         Endpoint.open(config=settings(Role.CEM, "House")) as house,
         Endpoint.open(config=settings(Role.RM, "Battery")) as cellar,
     ):
-        code = house.node().issue_pairing_code()
+        code = await house.node().new_pairing_code()
         print(f"pairing at {house.pairing_url}")
         await cellar.node().pair(house.pairing_url, code)
 

@@ -18,7 +18,7 @@ from s2connect.endpoint.connections import ConnectionManager, LiveConnection, Pe
 from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.hosted import described, find_node, with_aliases
 from s2connect.endpoint.node import Node
-from s2connect.endpoint.pairing import PairingManager
+from s2connect.endpoint.pairing import CodeStatus, PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.rereading import FileReader, Reread
 from s2connect.endpoint.resolver import Resolver
@@ -428,6 +428,10 @@ class Endpoint:
     async def pairings(self, node: NodeId | None = None) -> list[Pairing]:
         """Return the pairings of all nodes, or of one."""
         return await self._state.store.pairings(node)
+
+    async def code_statuses(self) -> dict[NodeId, CodeStatus]:
+        """Return the pairing codes of all nodes and their states; StorageError where those are in a database."""
+        return await self._pairing.code_statuses(self._state.local.nodes.values())
 
     def connected(self) -> dict[PairKey, LiveConnection]:
         """Return the open connections."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from s2connect.endpoint.connections import AdmissionHook, Arrivals
 from s2connect.endpoint.connector import Connector
-from s2connect.endpoint.pairing import PairingManager, token_of
+from s2connect.endpoint.pairing import CodeStatus, PairingManager, token_of
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import NotReachable, UsageError
@@ -90,8 +90,30 @@ class Node:
 
         Raises:
             InvalidPairingCode: ``token`` breaks TOK-01.
+            UsageError: Several instances share the codes; use :meth:`new_pairing_code`.
         """
         return self._pairing.issue_code(self._local, token_of(token), lifetime)
+
+    async def new_pairing_code(self, *, lifetime: float = DYNAMIC_LIFETIME, token: str | None = None) -> PairingCode:
+        """Issue a dynamic code as :meth:`issue_pairing_code`, on any store; it counts at every instance.
+
+        Raises:
+            InvalidPairingCode: ``token`` breaks TOK-01.
+            StorageError: The database that the instances share is not there.
+        """
+        return await self._pairing.new_code(self._local, token_of(token), lifetime)
+
+    async def current_pairing_code(self) -> PairingCode | None:
+        """Return the valid code as :meth:`valid_pairing_code`, on any store. StorageError as above."""
+        return (await self.code_status()).code
+
+    async def code_status(self) -> CodeStatus:
+        """Return the state of the pairing code and the code, of one moment, on any store. StorageError as above."""
+        return (await self._pairing.code_statuses([self._local]))[self.id]
+
+    async def withdraw_code(self) -> None:
+        """Withdraw the dynamic code, on any store. StorageError as above."""
+        await self._pairing.withdraw_code(self._local)
 
     def show_codes(
         self, show: Callable[[PairingCode], object], *, always: bool = False, lifetime: float = DYNAMIC_LIFETIME
@@ -113,7 +135,7 @@ class Node:
                 if self.id not in self._state.local.nodes:
                     return  # removed
                 if needed:
-                    show(self.issue_pairing_code(lifetime=lifetime))
+                    show(await self.new_pairing_code(lifetime=lifetime))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(lifetime if needed else None):
                         async for event in news:
@@ -134,25 +156,30 @@ class Node:
         return await self._pairing.set_static_code(self._local, token)
 
     def valid_pairing_code(self) -> PairingCode | None:
-        """Return the valid code: the dynamic one until it expires, otherwise the static one (errata S2C-06)."""
+        """Return the valid code: the dynamic one until it expires, otherwise the static one (errata S2C-06).
+
+        Raises:
+            UsageError: Several instances share the codes; use :meth:`current_pairing_code`.
+        """
         return self._pairing.valid_code(self._local)
 
     @property
     def has_static_code(self) -> bool:
-        """True if it has a static code, also while a dynamic one counts instead."""
+        """True if it has a static code, also while a dynamic one counts instead; else as :attr:`code_state`."""
         return self._pairing.has_static_code(self._local)
 
     @property
     def code_state(self) -> TokenState:
         """State of the pairing code: ``valid``, ``static``, ``none``, or how the last one ended.
 
-        That is ``used`` (by a pairing), ``expired`` or ``withdrawn`` (after failed attempts, or by a command).
+        That is ``used`` (by a pairing), ``expired`` or ``withdrawn`` (after failed attempts, or by a command). Where
+        several instances share the codes it raises UsageError; use :meth:`code_status`.
         """
         return self._pairing.code_state(self._local)
 
     def withdraw_pairing_code(self) -> None:
-        """Withdraw the dynamic code."""
-        self._pairing.server.tokens(self.id).withdraw()
+        """Withdraw the dynamic code. Raises UsageError where instances share the codes; use :meth:`withdraw_code`."""
+        self._pairing.own_tokens(self.id, "withdraw_code()").withdraw()
 
     async def pair(
         self,

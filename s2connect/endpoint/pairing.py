@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from s2connect._lazy import load_in_thread
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
-from s2connect.errors import WrongPairingCode
+from s2connect.errors import UsageError, WrongPairingCode
 from s2connect.events import CodeWithdrawn, EventStream, PairingAnnounced, PairingAnnouncementCancelled, PairingFailed
 from s2connect.https.client import HttpsClient
 from s2connect.model.common import Deployment, NodeId
@@ -18,9 +19,17 @@ from s2connect.model.local import LocalNode
 from s2connect.model.pairing import CancelPreparePairing, PreparePairing, WaitForPairingAction, WaitForPairingOrder
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
-from s2connect.pairing.code import MAX_FAILED_ATTEMPTS, AfterFailure, PairingCode, PairingToken, TokenState
+from s2connect.pairing.code import (
+    MAX_FAILED_ATTEMPTS,
+    AfterFailure,
+    PairingCode,
+    PairingToken,
+    TokenState,
+    TokenTable,
+)
 from s2connect.pairing.interface import AttemptFailed, NoValidCode, PairingServerEvent, ReflectionRefused
 from s2connect.pairing.server_core import PairingServer
+from s2connect.pairing.shared import MemoryPairing, SharedPairing
 from s2connect.store.base import Pairing
 
 if TYPE_CHECKING:
@@ -37,17 +46,34 @@ _WHY: Final[Mapping[TokenState, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class CodeStatus:
+    """Pairing code of a node at one moment.
+
+    Attributes:
+        state: ``valid``, ``static``, ``none``, or how the last one ended: ``used``, ``expired`` or ``withdrawn``.
+        static: Whether the node has a static code, also while a dynamic one counts instead.
+        code: The code that is valid, if any.
+    """
+
+    state: TokenState
+    static: bool
+    code: PairingCode | None
+
+
 class PairingManager:
     """Pairing codes of an endpoint's nodes, and pairing attempts, as initiator and as responder.
 
     Attributes:
         server: State of the attempts in which others pair with us.
+        shared: The same, as it is shared with other instances where there are any.
     """
 
     def __init__(self, state: EndpointState, pairings: Pairings, certificates: CertificateManager) -> None:
         self.server = PairingServer(
             lambda: state.local, session_url=state.session_url, wan_clients_only=state.config.wan_pairing_server
         )
+        self.shared: SharedPairing = MemoryPairing(self.server)
         self._state = state
         self._pairings = pairings
         self._certificates = certificates
@@ -62,44 +88,70 @@ class PairingManager:
     # Codes
 
     def issue_code(self, local: LocalNode, token: PairingToken, lifetime: float | None = None) -> PairingCode:
-        """Issue a dynamic code; a static one without ``lifetime``."""
-        self.server.tokens(local.id).issue(token, now=_now(), lifetime=lifetime)
+        """Issue a dynamic code; a static one without ``lifetime``. Only where one process has all codes."""
+        self.own_tokens(local.id, "new_pairing_code()").issue(token, now=_now(), lifetime=lifetime)
         return PairingCode(token, local.alias, lifetime)
+
+    async def new_code(self, local: LocalNode, token: PairingToken, lifetime: float | None = None) -> PairingCode:
+        """Issue a dynamic code; a static one without ``lifetime``."""
+        async with self.shared.codes(local.id) as (tokens, now):
+            tokens.issue(token, now=now, lifetime=lifetime)
+        return PairingCode(token, local.alias, lifetime)
+
+    def own_tokens(self, node: NodeId, instead: str) -> TokenTable:
+        """Return the tokens of a node where they are in this process; UsageError otherwise, which names ``instead``."""
+        if not isinstance(self.shared, MemoryPairing):
+            raise UsageError(
+                "The pairing codes of this endpoint are in a database that it shares with other instances.",
+                hint=f"Use: await node.{instead}",
+            )
+        return self.server.tokens(node)
 
     async def set_static_code(self, local: LocalNode, token: str | None) -> PairingCode:
         """Give a node a static code, which survives restarts."""
         chosen = token_of(token)
-        code = self.issue_code(local, chosen)
+        code = await self.new_code(local, chosen)
         await asyncio.to_thread(self._state.vault.put, static_name(local.id), chosen.reveal().encode("ascii"))
         return code
 
     async def restore_static_code(self, local: LocalNode) -> None:
         """Issue the static code of a node again after a start, if it has one; StorageError if it cannot be read."""
-        token = await asyncio.to_thread(self._state.vault.get, static_name(local.id))
-        if token is not None:
-            self.issue_code(local, PairingToken(token.decode("ascii")))
+        if (token := await self.kept_static_token(local.id)) is not None:
+            async with self.shared.codes(local.id) as (tokens, now):
+                if not tokens.has_static:  # others, which run already, may have issued it
+                    tokens.issue(token, now=now, lifetime=None)
+
+    async def kept_static_token(self, node: NodeId) -> PairingToken | None:
+        """Return the token of a node's static code as it is kept; StorageError if it cannot be read."""
+        token = await asyncio.to_thread(self._state.vault.get, static_name(node))
+        return None if token is None else PairingToken(token.decode("ascii"))
 
     async def forget(self, node: NodeId) -> None:
         """Withdraw the codes of a node that is removed, and end the attempts on it."""
-        self.server.forget(node)
+        await self.shared.forget(node)
         await asyncio.to_thread(self._state.vault.delete, static_name(node))
+
+    async def code_statuses(self, nodes: Collection[LocalNode]) -> dict[NodeId, CodeStatus]:
+        """Return the states of the pairing codes of nodes, and the codes."""
+        tables, now = await self.shared.tables([local.id for local in nodes])
+        return {local.id: _status(local, tables[local.id], now) for local in nodes}
+
+    async def withdraw_code(self, local: LocalNode) -> None:
+        """Withdraw the dynamic code."""
+        async with self.shared.codes(local.id) as (tokens, _):
+            tokens.withdraw()
 
     def valid_code(self, local: LocalNode) -> PairingCode | None:
         """Return the code that is valid now: the dynamic one, otherwise the static one."""
-        now = _now()
-        issued = self.server.tokens(local.id).valid(now=now)
-        if issued is None:
-            return None
-        left = issued.expires_at - now if issued.expires_at is not None else None
-        return PairingCode(issued.token, local.alias, left)
+        return _valid(local, self.own_tokens(local.id, "current_pairing_code()"), _now())
 
     def has_static_code(self, local: LocalNode) -> bool:
         """Return whether a node has a static code."""
-        return self.server.tokens(local.id).has_static
+        return self.own_tokens(local.id, "code_status()").has_static
 
     def code_state(self, local: LocalNode) -> TokenState:
         """Return the state of the node's pairing code."""
-        return self.server.tokens(local.id).state(now=_now())
+        return self.own_tokens(local.id, "code_status()").state(now=_now())
 
     def attempt_failed(self, event: PairingServerEvent) -> None:
         """Publish a failed pairing attempt on one of our nodes."""
@@ -237,6 +289,18 @@ class PairingManager:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _status(local: LocalNode, tokens: TokenTable, now: float) -> CodeStatus:
+    return CodeStatus(tokens.state(now=now), tokens.has_static, _valid(local, tokens, now))
+
+
+def _valid(local: LocalNode, tokens: TokenTable, now: float) -> PairingCode | None:
+    issued = tokens.valid(now=now)
+    if issued is None:
+        return None
+    left = issued.expires_at - now if issued.expires_at is not None else None
+    return PairingCode(issued.token, local.alias, left)
 
 
 def token_of(text: str | None) -> PairingToken:

@@ -22,7 +22,9 @@ from s2connect.model.text import for_display
 from s2connect.pairing.interface import OtherWayRound
 from s2connect.session.http_client import SessionClient
 from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
+from s2connect.session.shared import MemorySessions, SharedSessions
 from s2connect.store.base import GONE, Pairing, PairKey, Replaced
+from s2connect.store.effects import when_durable
 from s2connect.store.transfer import PairingTransfer
 from s2connect.transports.base import Connection
 
@@ -47,13 +49,13 @@ class Pairings:
     """Pairings of all nodes of an endpoint: each change is durable, and then takes effect on sessions.
 
     Attributes:
-        session_server: State of session initiation; it forgets pairs whose pairing has changed.
+        shared: State of session initiation; it forgets pairs whose pairing has changed.
     """
 
     def __init__(
         self, state: EndpointState, connections: Mapping[NodeId, ConnectionManager], client: SessionClient
     ) -> None:
-        self.session_server = SessionServer()
+        self.shared: SharedSessions = MemorySessions(SessionServer())
         self._state = state
         self._connections = connections
         self._client = client
@@ -113,7 +115,8 @@ class Pairings:
 
     async def _save(self, pairing: Pairing, *tokens: AccessToken) -> None:
         alone = self._is_device(pairing.key.local)
-        self._took_effect(pairing, await self._state.store.save_pairing(pairing, *tokens, alone=alone))
+        replaced = await self._state.store.save_pairing(pairing, *tokens, alone=alone)
+        await self._take_effect(pairing, replaced)
 
     async def hold(self, pairing: Pairing, token: AccessToken) -> None:
         lock = self._pair_lock(pairing.key)
@@ -154,7 +157,7 @@ class Pairings:
         if not settled:
             self._end_attempt(pairing)
         if replaced is not None:
-            self._took_effect(pairing, replaced, settled=settled)
+            await self._take_effect(pairing, replaced, settled=settled)
 
     async def drop(self, pairing: Pairing) -> None:
         await self._whole(pairing.key.local, lambda: self._drop(pairing))
@@ -193,16 +196,19 @@ class Pairings:
             raise StorageError("This node has just been removed.")
         return local.description.role is Role.RM
 
-    def _took_effect(self, pairing: Pairing, replaced: Sequence[Replaced], *, settled: bool = False) -> None:
+    async def _take_effect(self, pairing: Pairing, replaced: Sequence[Replaced], *, settled: bool = False) -> None:
+        for key in (pairing.key, *(one.pairing.key for one in replaced)):
+            await self.shared.forget(key)
+        when_durable(lambda: self._took_effect(pairing, replaced, settled=settled))
+
+    def _took_effect(self, pairing: Pairing, replaced: Sequence[Replaced], *, settled: bool) -> None:
         self._state.events.publish(
             Paired(node=pairing.key.local, peer=pairing.peer, communication_role=pairing.communication_role)
         )
         connections = self._connections[pairing.key.local]
-        self.session_server.forget(pairing.key)
         connections.drop(pairing.key.remote, "paired anew", keep_connecting=settled)
         for one in replaced:
             old = one.pairing
-            self.session_server.forget(old.key)
             if old.confirmed:
                 self._state.events.publish(Unpaired(node=old.key.local, peer=old.peer, by=UnpairedBy.REPLACED))
             else:
@@ -290,7 +296,7 @@ class Pairings:
         removed = [p for p in pairings if await self._state.store.remove_pairing(p, tombstone=server)]
         if not removed:
             return
-        self.session_server.forget(key)
+        await self.shared.forget(key)
         self._state.events.publish(Unpaired(node=key.local, peer=removed[0].peer, by=by))
         self._connections[key.local].drop(
             key.remote, "unpaired", ask_to_reconnect=server and by is UnpairedBy.US, keep_connecting=not server

@@ -48,7 +48,7 @@ class Server(HttpsServer):
             return await websocket.handler(request, accepted=lambda: self.release(request))
 
         self._pairing = PairingService(
-            pairing.server,
+            pairing.shared,
             pairings,
             state.supervisor,
             binding=binding,
@@ -56,9 +56,9 @@ class Server(HttpsServer):
             on_failed=pairing.attempt_failed,
         )
         self._pairing.mount(self, PAIRING_PATH)
-        SessionService(
-            pairings.session_server, lambda: state.local, state.store, pairings, transports, state.supervisor
-        ).mount(self, SESSION_PATH)
+        SessionService(pairings.shared, lambda: state.local, state.store, pairings, transports, state.supervisor).mount(
+            self, SESSION_PATH
+        )
         if lan is not None:
             lan.mount(self, PAIRING_PATH)
         self.add_get(WEBSOCKET_PATH, upgrade)

@@ -6,9 +6,11 @@ import math
 import re
 import secrets
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Literal
+from typing import Any, Final, Literal
+from uuid import UUID
 
 from s2connect.errors import InvalidPairingCode
 from s2connect.model.alphabet import ALPHABET, MAX_ALIAS_CHARACTERS, in_our_alphabet, with_plain_dashes
@@ -33,6 +35,9 @@ TOKEN_CHARACTERS = 12
 """TOK-05: 12 of 32 characters are 60 bits. With the longest alias and its dash that is 16 characters to type."""
 GROUP = 4
 """Characters of our tokens that are shown together."""
+
+VERSION: Final = 1
+"""Version of :meth:`TokenTable.dump`."""
 
 _CLASSES = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
 
@@ -186,6 +191,10 @@ def _as_ours(text: str) -> tuple[str | None, str] | None:
     return (found[1], token) if len(token) == TOKEN_CHARACTERS else None
 
 
+_NO_TOKEN = PairingToken("0000")
+"""Token of what is void from the beginning."""
+
+
 class AfterFailure(Enum):
     """Effect of a failed attempt on its token (TOK-05)."""
 
@@ -207,6 +216,7 @@ class IssuedToken:
     failed_attempts: int = 0
     reserved: bool = False
     void: bool = False
+    serial: int = 0  # its name among the tokens of the node
 
     @property
     def static(self) -> bool:
@@ -229,6 +239,74 @@ class TokenTable:
         self._static: IssuedToken | None = None
         self._last_end: Literal["", "used", "withdrawn"] = ""
         self._typed: dict[NodeId, IssuedToken] = {}
+        self._last_serial = 0
+        self._former: dict[int, tuple[IssuedToken, float | None]] = {}  # loaded, with the time until which it is kept
+
+    def dump(self, *, now: float, keep: float) -> dict[str, Any]:
+        """Return the table as a plain JSON value. It holds secrets.
+
+        Tokens that do not count any more are kept for ``keep`` seconds, because attempts that began with them go on.
+        A token whose pairing is being stored is written as free, because only that outlives the storing.
+        """
+        current = {each.serial: each for each in (self._dynamic, self._static, *self._typed.values()) if each}
+        former = {
+            serial: (each, now + keep if until is None else until)
+            for serial, (each, until) in self._former.items()
+            if serial not in current and (until is None or until > now)
+        }
+        tokens = {serial: (each, None) for serial, each in current.items()} | former
+        return {
+            "version": VERSION,
+            "last_serial": self._last_serial,
+            "last_end": self._last_end,
+            "dynamic": self._dynamic and self._dynamic.serial,
+            "static": self._static and self._static.serial,
+            "typed": {str(client): typed.serial for client, typed in self._typed.items()},
+            "tokens": [
+                [
+                    serial,
+                    each.token.reveal(),
+                    each.token._drawn,
+                    each.expires_at,
+                    each.failed_attempts,
+                    each.void,
+                    until,
+                ]
+                for serial, (each, until) in tokens.items()
+            ],
+        }
+
+    @classmethod
+    def load(cls, value: Mapping[str, Any]) -> TokenTable:
+        """Return the table of :meth:`dump`.
+
+        Raises:
+            ValueError: It is of another version.
+        """
+        if value.get("version") != VERSION:
+            raise ValueError("the codes of a node were written by another version")
+        table = cls()
+        table._last_serial, table._last_end = value["last_serial"], value["last_end"]
+        for serial, text, drawn, expires_at, failed_attempts, void, until in value["tokens"]:
+            token = PairingToken(text)
+            token._drawn = drawn
+            table._former[serial] = IssuedToken(token, expires_at, failed_attempts, void=void, serial=serial), until
+        if value["dynamic"] is not None:
+            table._dynamic = table.issued(value["dynamic"])
+        if value["static"] is not None:
+            table._static = table.issued(value["static"])
+        table._typed = {NodeId(UUID(client)): table.issued(serial) for client, serial in value["typed"].items()}
+        return table
+
+    def issued(self, serial: int) -> IssuedToken:
+        """Return a token of a loaded table by its serial number; a void one where it is not kept any more."""
+        known = self._former.get(serial)
+        return known[0] if known is not None else IssuedToken(_NO_TOKEN, None, void=True)
+
+    def _numbered(self, issued: IssuedToken) -> IssuedToken:
+        self._last_serial += 1
+        issued.serial = self._last_serial
+        return issued
 
     def issue(self, token: PairingToken, *, now: float, lifetime: float | None = DYNAMIC_LIFETIME) -> IssuedToken:
         """Issue a token; ``lifetime`` in seconds, None makes it static. It replaces an earlier one of its kind.
@@ -244,9 +322,9 @@ class TokenTable:
                 raise InvalidPairingCode(
                     "A static pairing code is too short.", hint=f"It needs {MIN_STATIC_CHARACTERS} characters."
                 )
-            self._static, self._dynamic = IssuedToken(token, None), None
+            self._static, self._dynamic = self._numbered(IssuedToken(token, None)), None
             return self._static
-        self._dynamic, self._last_end = IssuedToken(token, now + lifetime), ""
+        self._dynamic, self._last_end = self._numbered(IssuedToken(token, now + lifetime)), ""
         return self._dynamic
 
     @property
@@ -268,7 +346,7 @@ class TokenTable:
         It replaces an earlier one for that node. It expires, is spent by a pairing, and failures withdraw a short one.
         """
         self._typed = {node: typed for node, typed in self._typed.items() if typed.lives(now)}
-        self._typed[client] = IssuedToken(token, now + lifetime)
+        self._typed[client] = self._numbered(IssuedToken(token, now + lifetime))
 
     def expects(self, client: NodeId, *, now: float) -> bool:
         """Return whether a token typed for this client node counts now."""

@@ -20,7 +20,8 @@ from s2connect.model.secret import TOKEN_ENTROPY, PairingAttemptId
 from s2connect.pairing.driver import Driver
 from s2connect.pairing.interface import DurablePairings, OtherWayRound, PairingServerEvent
 from s2connect.pairing.refusals import refusal
-from s2connect.pairing.server_core import ANSWER_ENTROPY, ATTEMPT_LIFETIME, Commit, PairingServer, Queued
+from s2connect.pairing.server_core import ANSWER_ENTROPY, ATTEMPT_LIFETIME, Asked, Commit, PairingServer, Queued
+from s2connect.pairing.shared import SharedPairing
 from s2connect.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class PairingService:
 
     def __init__(
         self,
-        core: PairingServer,
+        shared: SharedPairing,
         pairings: DurablePairings,
         supervisor: Supervisor,
         *,
@@ -42,11 +43,12 @@ class PairingService:
         ready: Callable[[], bool],
         on_failed: Callable[[PairingServerEvent], None],
     ) -> None:
-        """Serve a core; ``binding`` gives F or D of HMAC-02 for the connection of a request.
+        """Serve the attempts of ``shared``; ``binding`` gives F or D of HMAC-02 for the connection of a request.
 
         ``on_failed`` is called with attempts that ended without a pairing, and with attacks.
         """
-        self._core = core
+        self._shared = shared
+        self._core = core = shared.core
         self._pairings = pairings
         self._supervisor = supervisor
         self._binding = binding
@@ -71,42 +73,41 @@ class PairingService:
 
     async def _request_pairing(self, request: web.Request) -> web.Response:
         body = await read_body(request)
-        queued = self._core.request_pairing(
+        asked = self._core.check(
             body, binding=self._binding(request), address=request.remote or "", ready=self._ready(), now=_now()
         )
+        if isinstance(asked, Reply):
+            return self._finish(asked)
+        return self._finish(await _unless_storage_fails(self._in_turn(asked, request)))
+
+    async def _in_turn(self, asked: Asked, request: web.Request) -> Reply:
+        """Answer a checked request in its turn."""
+        queued = await self._shared.queue(asked)
         if isinstance(queued, Reply):
-            return self._finish(queued)
+            return queued
         try:
             refused = await self._turn(queued, request)
         except BaseException:
-            self._core.abandon(queued)
+            self._shared.abandon(queued)
             raise
         if refused is not None:
-            self._core.abandon(queued)
-            return self._finish(refused)
-        return self._finish(await self._answer(queued))
-
-    async def _answer(self, queued: Queued) -> Reply:
-        decision = self._core.answer(queued, now=_now(), entropy=os.urandom(ANSWER_ENTROPY))
-        if isinstance(decision, Reply):
-            return decision
-        try:
-            free = await self._core.proofs.claim(
-                decision.sent, decision.expected, now=_now(), lifetime=ATTEMPT_LIFETIME
-            )
-        except StorageError as error:
-            _log.error("a pairing request could not be answered: %s", error)
-            return BUSY
-        return self._core.claimed(decision, free=free, now=_now())
+            self._shared.abandon(queued)
+            return refused
+        async with self._shared.begin(queued) as (core, now):
+            decision = core.answer(queued, now=now, entropy=os.urandom(ANSWER_ENTROPY))
+            if isinstance(decision, Reply):
+                return decision
+            free = await core.proofs.claim(decision.sent, decision.expected, now=now, lifetime=ATTEMPT_LIFETIME)
+            return core.claimed(decision, free=free, now=now)
 
     async def _turn(self, queued: Queued, request: web.Request) -> Reply | None:
         """Wait for the turn of a request. Returns a refusal if it gets none."""
         while not self._closing.is_set() and self._ready() and request.transport is not None:
-            at = self._core.wait(queued, now=_now())
-            if at is None or isinstance(at, Reply):
-                return at
+            pause = await self._shared.wait(queued)
+            if pause is None or isinstance(pause, Reply):
+                return pause
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(at - _now(), LOOK_EVERY)):
+                async with asyncio.timeout(min(pause, LOOK_EVERY)):
                     await self._closing.wait()
         return refusal(PairingErrorReason.OTHER, "This endpoint is stopping.")
 
@@ -116,7 +117,7 @@ class PairingService:
         async def served(request: web.Request) -> web.Response:
             body = await read_body(request)
             attempt_id = bearer(request, PairingAttemptId)
-            reply = await handle(attempt_id, body) if attempt_id is not None else UNAUTHORIZED
+            reply = await _unless_storage_fails(handle(attempt_id, body)) if attempt_id is not None else UNAUTHORIZED
             if reply.status < 300:  # so its attempt id was right
                 bearer_proved()
             return self._finish(reply)
@@ -124,38 +125,48 @@ class PairingService:
         return served
 
     async def _request_connection_details(self, attempt_id: PairingAttemptId, body: bytes) -> Reply:
-        entropy = os.urandom(TOKEN_ENTROPY)
-        return self._core.request_connection_details(attempt_id, body, now=_now(), entropy=entropy)
+        async with self._shared.attempt(attempt_id) as (core, now):
+            return core.request_connection_details(attempt_id, body, now=now, entropy=os.urandom(TOKEN_ENTROPY))
 
     async def _post_connection_details(self, attempt_id: PairingAttemptId, body: bytes) -> Reply:
-        return self._core.post_connection_details(attempt_id, body, now=_now())
+        async with self._shared.attempt(attempt_id) as (core, now):
+            return core.post_connection_details(attempt_id, body, now=now)
 
     async def _finalize_pairing(self, attempt_id: PairingAttemptId, body: bytes) -> Reply:
-        arrived = _now()  # the lock may take longer than the attempt has left
-        lock = self._locks.setdefault(attempt_id, asyncio.Lock())
-        async with lock:
-            decision = self._core.finalize(attempt_id, body, now=arrived, wall_time=time.time())
-            if isinstance(decision, Commit):
-                # Completed even if the client disconnects: its repeated request gets the result (PAIR-07).
-                decision = await asyncio.shield(self._supervisor.spawn(self._commit(decision), "commit"))
-        return decision
+        # Completed even if the client disconnects: its repeated request gets the result (PAIR-07).
+        return await asyncio.shield(self._supervisor.spawn(self._finalize(attempt_id, body), "commit"))
 
-    async def _commit(self, commit: Commit) -> Reply:
+    async def _finalize(self, attempt_id: PairingAttemptId, body: bytes) -> Reply:
+        lock = self._locks.setdefault(attempt_id, asyncio.Lock())
+        # The time is that of the arrival: the lock may take longer than the attempt has left.
+        async with self._shared.attempt(attempt_id) as (core, now), lock:
+            decision = core.finalize(attempt_id, body, now=now, wall_time=time.time())
+            return await self._commit(core, decision) if isinstance(decision, Commit) else decision
+
+    async def _commit(self, core: PairingServer, commit: Commit) -> Reply:
         try:
             await self._pairings.commit(commit.pairing, commit.token)
         except OtherWayRound:
-            return self._core.not_now(commit.attempt_id)
+            return core.not_now(commit.attempt_id)
         except StorageError as error:
             _log.error("a pairing could not be stored: %s", error)  # the reason is enough for a full disk
-            return self._core.commit_failed(commit.attempt_id)
+            return core.commit_failed(commit.attempt_id)
         except BaseException:
-            self._core.commit_failed(commit.attempt_id)
+            core.commit_failed(commit.attempt_id)
             raise
-        return self._core.committed(commit.attempt_id)
+        return core.committed(commit.attempt_id)
 
     def _finish(self, reply: Reply) -> web.Response:
         self._driver.after()
         return answer(reply.status, reply.body)
+
+
+async def _unless_storage_fails(work: Awaitable[Reply]) -> Reply:
+    try:
+        return await work
+    except StorageError as error:
+        _log.error("a pairing request could not be answered: %s", error)
+        return BUSY
 
 
 def _now() -> float:

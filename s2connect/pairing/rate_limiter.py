@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 from s2connect.https.rate import network_of
 
@@ -28,6 +30,9 @@ FAILURES_KEPT_FOR = 300.0
 MAX_REMEMBERED = 1024
 """Most addresses remembered at one node; the longest unseen one is forgotten first (SEC-03)."""
 
+VERSION: Final = 1
+"""Version of :meth:`NodeRateLimiter.dump`."""
+
 
 @dataclass(eq=False, slots=True)
 class Turn:
@@ -36,6 +41,7 @@ class Turn:
     source: str  # as it is counted: an IPv4 address or the /64 of an IPv6 address
     ready_at: float  # it is answered no sooner
     displaced: bool = False  # replaced by a request of another source, which had fewer waiting
+    id: str = ""  # its name among several instances
 
 
 @dataclass(slots=True)
@@ -60,6 +66,42 @@ class NodeRateLimiter:
         self._served: OrderedDict[str, float] = OrderedDict()  # last turn; the source served longest ago first
         self._failures: OrderedDict[str, _Failures] = OrderedDict()  # the source that failed longest ago first
         self._queued = 0
+
+    def dump(self) -> dict[str, Any]:
+        """Return the state as a plain JSON value: turns in the order of their sources, and what is known of sources."""
+        return {
+            "version": VERSION,
+            "free_at": None if self._free_at == float("-inf") else self._free_at,
+            "waiting": [
+                [source, [[turn.id, turn.ready_at] for turn in turns]] for source, turns in self._waiting.items()
+            ],
+            "served": dict(self._served),
+            "failures": {source: [f.count, f.last, f.not_before] for source, f in self._failures.items()},
+        }
+
+    @classmethod
+    def load(cls, value: Mapping[str, Any], *, delay: float = RESPONSE_DELAY) -> NodeRateLimiter:
+        """Return the limiter of :meth:`dump`. What is missing of sources without a turn makes no difference to others.
+
+        Raises:
+            ValueError: It is of another version.
+        """
+        if value.get("version") != VERSION:
+            raise ValueError("the state of a rate limiter was written by another version")
+        limiter = cls(delay=delay)
+        if value["free_at"] is not None:
+            limiter._free_at = value["free_at"]
+        for source, turns in value["waiting"]:
+            limiter._waiting[source] = deque(Turn(source, ready_at, id=name) for name, ready_at in turns)
+        limiter._queued = sum(map(len, limiter._waiting.values()))
+        limiter._served.update(sorted(value["served"].items(), key=lambda served: served[1]))
+        for source, known in sorted(value["failures"].items(), key=lambda failures: failures[1][1]):
+            limiter._failures[source] = _Failures(*known)
+        return limiter
+
+    def turn(self, identifier: str) -> Turn | None:
+        """Return the queued request of that name."""
+        return next((turn for turns in self._waiting.values() for turn in turns if turn.id == identifier), None)
 
     def queue(self, address: str, *, now: float) -> Turn | None:
         """Join the queue; None if the queue is full, or full for this address."""

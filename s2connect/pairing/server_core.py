@@ -10,9 +10,8 @@ import base64
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
 from s2connect.certs.fingerprint import parse_fingerprint_map
@@ -34,6 +33,7 @@ from s2connect.model.roles import CommunicationRole, communication_role
 from s2connect.model.secret import TOKEN_ENTROPY, AccessToken, HmacChallenge, HmacChallengeResponse, PairingAttemptId
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl
+from s2connect.pairing.attempt import Attempt, State
 from s2connect.pairing.challenge import LiveProofs, matches, respond
 from s2connect.pairing.code import AfterFailure, IssuedToken, TokenTable
 from s2connect.pairing.interface import AttemptFailed, NoValidCode, PairingServerEvent, ReflectionRefused
@@ -58,6 +58,26 @@ MAX_KEPT_ATTEMPTS = 10_000
 ATTEMPT_ID_BYTES = 24
 ANSWER_ENTROPY = ATTEMPT_ID_BYTES + 32
 """Random bytes for an answer: the attempt id (PAIR-03) and the server's challenge (HMAC-01)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A ``requestPairing`` that passed every check independent of the token."""
+
+    address: str
+    node: LocalNode
+    request: RequestPairing
+    digest: bytes
+    binding: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Numbers of attempts that are not in this core, for the bounds of PAIR-12."""
+
+    in_flight: int = 0
+    of_source: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,34 +115,6 @@ class Commit:
     attempt_id: PairingAttemptId = field(repr=False)
 
 
-class _State(Enum):
-    REQUESTED = auto()
-    EXCHANGED = auto()
-    FINALIZING = auto()
-    ENDED = auto()
-
-
-@dataclass(slots=True)
-class _Attempt:
-    id: PairingAttemptId
-    begun: Queued
-    issued: IssuedToken
-    expected: HmacChallengeResponse
-    answer: Reply
-    expires_at: float
-    role: CommunicationRole
-    state: _State = _State.REQUESTED
-    token: AccessToken | None = None
-    details: ConnectionDetails | None = None
-    pin: Pin | None = None
-    replies: dict[bytes, Reply] = field(default_factory=dict)
-    unstored: bool = False  # a fault of ours: its pairing could not be stored
-
-    @property
-    def peer_deployment(self) -> Deployment | None:
-        return self.begun.request.client_endpoint_description.deployment
-
-
 _W = TypeVar("_W", bound=Wire)
 
 
@@ -131,7 +123,7 @@ class _Step(Generic[_W]):
     """A later request of an attempt, to be dealt with for the first time."""
 
     operation: str
-    attempt: _Attempt
+    attempt: Attempt
     request: _W
     digest: bytes
     now: float
@@ -145,6 +137,7 @@ class PairingServer:
     """Pairing server: all attempts on the nodes of one endpoint.
 
     Attributes:
+        elsewhere: Numbers of the attempts that others keep, where several instances share them.
         events: Attempts that ended without a pairing since it was last emptied; the endpoint takes and clears it.
         proofs: What claims are made of; servers that share an identity share it, too.
     """
@@ -170,11 +163,42 @@ class PairingServer:
         self.proofs = proofs or LiveProofs()
         self._tokens: dict[NodeId, TokenTable] = {}
         self._limiters: dict[NodeId, NodeRateLimiter] = {}
-        self._attempts: dict[PairingAttemptId, _Attempt] = {}  # in the order of their expiry
-        self._by_request: dict[bytes, _Attempt] = {}
+        self._attempts: dict[PairingAttemptId, Attempt] = {}  # in the order of their expiry
+        self._by_request: dict[bytes, Attempt] = {}
         self._in_flight: Counter[str] = Counter()  # queued, or issued and not ended, by source address
         self._reports = LogLimiter()
         self.events: list[PairingServerEvent] = []
+        self.elsewhere = Elsewhere()
+
+    def part(self) -> PairingServer:
+        """Return a server without any state, for a part of what several instances share: see :meth:`take`."""
+        part = PairingServer(
+            self._endpoint,
+            session_url=self._session_url,
+            wan_clients_only=self._wan_clients_only,
+            response_delay=self._delay,
+        )
+        part._reports = self._reports
+        return part
+
+    def take(
+        self,
+        node: NodeId,
+        tokens: TokenTable,
+        limiter: NodeRateLimiter,
+        attempts: Iterable[Attempt] = (),
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        """Take over the state of a node, and some of its attempts in the order of their expiry."""
+        self._tokens[node], self._limiters[node] = tokens, limiter
+        for attempt in attempts:
+            self._attempts[attempt.id] = self._by_request[attempt.request] = attempt
+            self._in_flight[attempt.source] += attempt.state is not State.ENDED
+        self.elsewhere = elsewhere or self.elsewhere
+
+    def attempts(self) -> dict[PairingAttemptId, Attempt]:
+        """Return the attempts as they are now, those that ended within their 15 seconds included."""
+        return dict(self._attempts)
 
     def tokens(self, node: NodeId) -> TokenTable:
         """Return the tokens of a node, to issue, expect, spend and withdraw them."""
@@ -185,18 +209,19 @@ class PairingServer:
         self._tokens.pop(node, None)
         self._limiters.pop(node, None)
         for attempt in self._attempts.values():
-            if attempt.begun.node.id == node and attempt.state not in (_State.ENDED, _State.FINALIZING):
+            if attempt.node == node and attempt.state not in (State.ENDED, State.FINALIZING):
                 self._end(attempt)
 
     # requestPairing
 
     def request_pairing(self, body: bytes, *, binding: bytes, address: str, ready: bool, now: float) -> Queued | Reply:
-        """Check a ``requestPairing`` (PAIR-01) and queue it on its node (PAIR-02).
-
-        ``binding`` is F or D of HMAC-02 for its connection. Returns a reply, or what :meth:`wait` says when to
-        :meth:`answer`; :meth:`abandon` it otherwise.
-        """
+        """:meth:`check` a ``requestPairing``, and :meth:`queue` it."""
         self.expire(now=now)
+        asked = self.check(body, binding=binding, address=address, ready=ready, now=now)
+        return asked if isinstance(asked, Reply) else self.queue(asked, now=now)
+
+    def check(self, body: bytes, *, binding: bytes, address: str, ready: bool, now: float) -> Asked | Reply:
+        """Check a ``requestPairing`` (PAIR-01); ``binding`` is F or D of HMAC-02 for its connection."""
         try:
             request = RequestPairing.from_json(body)
         except MalformedMessage as error:
@@ -204,26 +229,34 @@ class PairingServer:
             level = logging.INFO if more is None else logging.WARNING  # strangers must not fill the log
             _log.log(level, "requestPairing of %s refused: %s%s", for_display(address, 60), error, more or "")
             return malformed(error)
-        endpoint = self._endpoint()
-        node = self._target(endpoint, request, now=now)
+        node = self._target(self._endpoint(), request, now=now)
         if isinstance(node, Reply):
             return node
         refused = incompatible(node, request, ready=ready, wan_clients_only=self._wan_clients_only)
         if refused is not None:
             return refused
+        return Asked(address, node, request, _digest("requestPairing", request), binding)
+
+    def queue(self, asked: Asked, *, now: float) -> Queued | Reply:
+        """Queue a checked request on its node (PAIR-02).
+
+        Returns a reply, or what :meth:`wait` says when to :meth:`answer`; :meth:`abandon` it otherwise.
+        """
+        source, elsewhere = network_of(asked.address), self.elsewhere
         if (
-            self._in_flight.total() >= MAX_ATTEMPTS
-            or self._in_flight[network_of(address)] >= MAX_ATTEMPTS_PER_ADDRESS
-            or len(self._attempts) >= MAX_KEPT_ATTEMPTS
+            self._in_flight.total() + elsewhere.in_flight >= MAX_ATTEMPTS
+            or self._in_flight[source] + elsewhere.of_source >= MAX_ATTEMPTS_PER_ADDRESS
+            or len(self._attempts) + elsewhere.kept >= MAX_KEPT_ATTEMPTS
         ):
             return BUSY
-        turn = self._limiter(node.id).queue(address, now=now)
+        turn = self.limiter(asked.node.id).queue(asked.address, now=now)
         if turn is None:
             return BUSY
         self._in_flight[turn.source] += 1
-        return Queued(turn, now, address, node, request, _digest("requestPairing", request), binding)
+        return Queued(turn, now, asked.address, asked.node, asked.request, asked.digest, asked.binding)
 
-    def _limiter(self, node: NodeId) -> NodeRateLimiter:
+    def limiter(self, node: NodeId) -> NodeRateLimiter:
+        """Return the rate limiter of a node."""
         return self._limiters.setdefault(node, NodeRateLimiter(delay=self._delay))
 
     def _target(self, endpoint: LocalEndpoint, request: RequestPairing, *, now: float) -> LocalNode | Reply:
@@ -256,7 +289,7 @@ class PairingServer:
         """
         if self._is_removed(queued.node):
             return _NO_NODE
-        return BUSY if queued.turn.displaced else self._limiter(queued.node.id).wait(queued.turn, now=now)
+        return BUSY if queued.turn.displaced else self.limiter(queued.node.id).wait(queued.turn, now=now)
 
     def _is_removed(self, node: LocalNode) -> bool:
         return node.id not in self._endpoint().nodes
@@ -301,7 +334,7 @@ class PairingServer:
     def _same(self, queued: Queued, now: float) -> Reply | None:
         """Return the answer to an earlier identical request (PAIR-07); its digest covers a challenge."""
         same = self._by_request.get(queued.digest)
-        return same.answer if same is not None and same.state is not _State.ENDED and same.expires_at > now else None
+        return same.answer if same is not None and same.state is not State.ENDED and same.expires_at > now else None
 
     def claimed(self, answer: Answer, *, free: bool, now: float) -> Reply:
         """Begin an attempt and return its answer if the claim was taken, otherwise a refusal that reveals nothing."""
@@ -329,9 +362,14 @@ class PairingServer:
             ),
         )
         self._in_flight[queued.turn.source] += 1
-        self._attempts[answer.attempt_id] = self._by_request[queued.digest] = _Attempt(
+        self._attempts[answer.attempt_id] = self._by_request[queued.digest] = Attempt(
             id=answer.attempt_id,
-            begun=queued,
+            node=queued.node.id,
+            request=queued.digest,
+            address=queued.address,
+            source=queued.turn.source,
+            peer=queued.request.client_node_description,
+            peer_endpoint=queued.request.client_endpoint_description,
             issued=answer.issued,
             expected=answer.expected,
             answer=reply,
@@ -358,7 +396,7 @@ class PairingServer:
             return refused
         attempt = step.attempt
         attempt.token = AccessToken.from_bytes(entropy[:TOKEN_ENTROPY])
-        attempt.state = _State.EXCHANGED
+        attempt.state = State.EXCHANGED
         details = ConnectionDetails(initiate_session_url=self._session_url(), access_token=attempt.token)
         return self._remember(attempt, step.digest, Reply(200, details))
 
@@ -376,13 +414,13 @@ class PairingServer:
             if isinstance(fingerprint, str):
                 return self._malformed(attempt, step.operation, step.digest, fingerprint, now=now)
             attempt.pin = Pin(fingerprint)
-        attempt.details, attempt.token = details, details.access_token
-        attempt.state = _State.EXCHANGED
+        attempt.session_url, attempt.token = details.initiate_session_url, details.access_token
+        attempt.state = State.EXCHANGED
         return self._remember(attempt, step.digest, Reply(204))
 
     def _refused_details(self, step: _Step[Any], proof: HmacChallengeResponse, role: CommunicationRole) -> Reply | None:
         """Return the refusal of a details request out of order or without proof of the token, None for a good one."""
-        if step.attempt.state is not _State.REQUESTED or step.attempt.role is not role:
+        if step.attempt.state is not State.REQUESTED or step.attempt.role is not role:
             return self._fail(step, _BAD_REQUEST, "out_of_order")
         if not matches(step.attempt.expected, proof):
             return self._fail(step, Reply(403), "wrong_code")
@@ -400,21 +438,19 @@ class PairingServer:
             return self._malformed(attempt, step.operation, step.digest, "success is missing", now=now)
         if not step.request.success:
             return self._fail(step, Reply(204), "refused_by_client")
-        if attempt.state is not _State.EXCHANGED or attempt.token is None or attempt.issued.void:
+        if attempt.state is not State.EXCHANGED or attempt.token is None or attempt.issued.void:
             return self._fail(step, _BAD_REQUEST, "out_of_order")
         if attempt.issued.reserved:
             return BUSY  # another pairing with this code is being stored; if that fails, this one may be
         attempt.issued.reserved = not attempt.issued.static
-        attempt.state = _State.FINALIZING
-        peer = attempt.begun.request.client_node_description
-        peer_endpoint = attempt.begun.request.client_endpoint_description
+        attempt.state = State.FINALIZING
         return Commit(
             Pairing(
-                key=PairKey(attempt.begun.node.id, peer.id),
+                key=PairKey(attempt.node, attempt.peer.id),
                 communication_role=attempt.role,
-                peer=peer,
-                peer_endpoint=with_deployment(peer_endpoint, self._endpoint().deployment),
-                initiate_session_url=attempt.details.initiate_session_url if attempt.details else None,
+                peer=attempt.peer,
+                peer_endpoint=with_deployment(attempt.peer_endpoint, self._endpoint().deployment),
+                initiate_session_url=attempt.session_url,
                 pin=attempt.pin,
                 paired_at=wall_time,
             ),
@@ -426,7 +462,7 @@ class PairingServer:
         """Return the response once the pairing is durable; spends the token, ends the attempt (PAIR-10)."""
         attempt = self._attempts[attempt_id]
         self._end(attempt)
-        self.tokens(attempt.begun.node.id).spend(attempt.issued)
+        self.tokens(attempt.node).spend(attempt.issued)
         return self._remember(attempt, _digest("finalizePairing", FinalizePairing(success=True)), Reply(204))
 
     def not_now(self, attempt_id: PairingAttemptId) -> Reply:
@@ -439,9 +475,9 @@ class PairingServer:
         self._free(attempt_id).unstored = True
         return Reply(500)
 
-    def _free(self, attempt_id: PairingAttemptId) -> _Attempt:
+    def _free(self, attempt_id: PairingAttemptId) -> Attempt:
         attempt = self._attempts[attempt_id]
-        attempt.state = _State.EXCHANGED
+        attempt.state = State.EXCHANGED
         attempt.issued.reserved = False
         return attempt
 
@@ -462,31 +498,31 @@ class PairingServer:
         digest = _digest(operation, body if isinstance(request, str) else request)
         if digest in attempt.replies:
             return attempt.replies[digest]
-        if attempt.state is _State.ENDED:
+        if attempt.state is State.ENDED:
             return UNAUTHORIZED
-        if attempt.state is _State.FINALIZING:
+        if attempt.state is State.FINALIZING:
             return BUSY
         if isinstance(request, str):
             return self._malformed(attempt, operation, digest, request, now=now)
         return _Step(operation, attempt, request, digest, now)
 
     @staticmethod
-    def _remember(attempt: _Attempt, digest: bytes, reply: Reply) -> Reply:
+    def _remember(attempt: Attempt, digest: bytes, reply: Reply) -> Reply:
         attempt.replies[digest] = reply  # three at most: every request but a repeated one advances or ends the attempt
         return reply
 
-    def _end(self, attempt: _Attempt) -> None:
-        attempt.state = _State.ENDED
+    def _end(self, attempt: Attempt) -> None:
+        attempt.state = State.ENDED
         attempt.token = None
-        self._left(attempt.begun.turn.source)
+        self._left(attempt.source)
 
     def _left(self, source: str) -> None:
         self._in_flight[source] -= 1
         if not self._in_flight[source]:
             del self._in_flight[source]
 
-    def _malformed(self, attempt: _Attempt, operation: str, digest: bytes, fault: str, *, now: float) -> Reply:
-        _log.warning("%s of %s refused: %s", operation, for_display(attempt.begun.address, 60), fault)
+    def _malformed(self, attempt: Attempt, operation: str, digest: bytes, fault: str, *, now: float) -> Reply:
+        _log.warning("%s of %s refused: %s", operation, for_display(attempt.address, 60), fault)
         self._failed(attempt, "malformed", now=now)
         return self._remember(attempt, digest, malformed(fault))
 
@@ -494,28 +530,27 @@ class PairingServer:
         self._failed(step.attempt, reason, now=step.now)
         return self._remember(step.attempt, step.digest, reply)
 
-    def _failed(self, attempt: _Attempt, reason: str, *, now: float) -> None:
+    def _failed(self, attempt: Attempt, reason: str, *, now: float) -> None:
         self._end(attempt)
-        peer = attempt.begun.request.client_node_description
-        node, address, after = attempt.begun.node.id, attempt.begun.address, AfterFailure.NOTHING
+        node, address, after = attempt.node, attempt.address, AfterFailure.NOTHING
         if attempt.unstored and reason in ("refused_by_client", "expired"):
             reason = "not_stored"
         else:
-            self._limiter(node).failed(address, now=now)
+            self.limiter(node).failed(address, now=now)
             after = self.tokens(node).failed(attempt.issued)
-        self.events.append(AttemptFailed(node, peer, address, reason, after))
+        self.events.append(AttemptFailed(node, attempt.peer, address, reason, after))
 
     def expire(self, *, now: float) -> None:
         """Forget attempts whose 15 seconds are over; those not ended by then have failed (PAIR-04)."""
         while self._attempts:
             attempt = next(iter(self._attempts.values()))
-            if attempt.expires_at > now or attempt.state is _State.FINALIZING:
+            if attempt.expires_at > now or attempt.state is State.FINALIZING:
                 return  # FINALIZING: its request came in time; the store decides
-            if attempt.state is not _State.ENDED:
+            if attempt.state is not State.ENDED:
                 self._failed(attempt, "expired", now=now)
             del self._attempts[attempt.id]
-            if self._by_request.get(attempt.begun.digest) is attempt:
-                del self._by_request[attempt.begun.digest]
+            if self._by_request.get(attempt.request) is attempt:
+                del self._by_request[attempt.request]
 
     def next_deadline(self) -> float | None:
         """Return the time at which :meth:`expire` has something to do; None for never."""

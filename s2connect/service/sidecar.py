@@ -55,7 +55,7 @@ from s2connect.service.record import Recorder
 from s2connect.service.reloading import reconfigure, reread_result
 from s2connect.service.settings import ChangedSettings, changed, checked_settings, result_of
 from s2connect.service.setup import start_command
-from s2connect.service.status import broker_status, certificates, entries, log_lines, unused_broker
+from s2connect.service.status import broker_status, certificates, entries, log_lines, own_entry, unused_broker
 from s2connect.store.files import temporary, write_private
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
@@ -174,35 +174,29 @@ class Service:
         """Return what to change where no session can go over the configured MQTT broker; empty otherwise."""
         return unused_broker(self.endpoint.config)
 
-    def _own_nodes(self) -> list[OwnNode]:
-        return [
-            OwnNode(
-                **dict(node.description),
-                alias=node.alias,
-                code_state=node.code_state,
-                static_code=node.has_static_code,
-            )
-            for node in self.endpoint.nodes.values()
-        ]
+    async def _own_nodes(self) -> list[OwnNode]:
+        codes = await self.endpoint.code_statuses()
+        nodes = [self.endpoint.nodes[one] for one in codes if one in self.endpoint.nodes]
+        return [own_entry(node, codes[node.id]) for node in nodes]
 
     async def issue_codes(self) -> None:
         """Issue a dynamic code for every node without a static one, which the dynamic one would replace."""
         for node in self.endpoint.nodes.values():
-            if not self._has_static_code(node):
-                await self._show(node, *self._make_code(node, None))
+            if not await self._has_static_code(node):
+                await self._show(node, *await self._make_code(node, None))
 
     @staticmethod
-    def _has_static_code(node: Node) -> bool:
+    async def _has_static_code(node: Node) -> bool:
         """Return whether the static code is the valid one (errata S2C-06)."""
-        code = node.valid_pairing_code()
+        code = await node.current_pairing_code()
         return code is not None and code.expires_in is None
 
     async def _follow(self, stream: endpoint_events.EventStream) -> None:
         async for event in stream:
-            if (reported := self._report(event)) is not None:
+            if (reported := await self._report(event)) is not None:
                 await self._sink.put(reported)
 
-    def _report(self, event: endpoint_events.Event) -> Event | None:
+    async def _report(self, event: endpoint_events.Event) -> Event | None:
         match event:
             case endpoint_events.DeviceWaits():
                 self._devices[event.peer.id] = event.peer
@@ -217,7 +211,7 @@ class Service:
         reported = events.from_endpoint(event)
         match reported:
             case events.PairingAnnounced() if self._show_codes:
-                code, expires = self._code_to_show(self.endpoint.node(reported.node))
+                code, expires = await self._code_to_show(self.endpoint.node(reported.node))
                 return replace(reported, code=code, expires_at=expires)
             case events.DeviceGone():
                 return replace(reported, peer=self._devices.pop(reported.peer.id, reported.peer))
@@ -225,17 +219,17 @@ class Service:
                 return replace(reported, peer=self._devices.get(peer.id, peer))
         return reported
 
-    def _code_to_show(self, node: Node) -> tuple[str | None, datetime | None]:
+    async def _code_to_show(self, node: Node) -> tuple[str | None, datetime | None]:
         """Return the code that was issued last, while it is valid, or a new one; None if the node has a static one."""
         known = self._codes.get(node.id)
         if known is None or known[1] < datetime.now(UTC) + timedelta(seconds=ENOUGH_LEFT):
-            if self._has_static_code(node):
+            if await self._has_static_code(node):
                 return None, None
-            known = self._make_code(node, None)
+            known = await self._make_code(node, None)
         return known
 
-    def _make_code(self, node: Node, token: str | None) -> tuple[str, datetime]:
-        code = node.issue_pairing_code(token=token)
+    async def _make_code(self, node: Node, token: str | None) -> tuple[str, datetime]:
+        code = await node.new_pairing_code(token=token)
         assert code.expires_in is not None, "a dynamic code expires"
         made = self._codes[node.id] = str(code), datetime.now(UTC) + timedelta(seconds=code.expires_in)
         return made
@@ -289,7 +283,7 @@ class Service:
             return await self._show(node, str(await node.set_static_code(command.token)), None)
         if not self._running:
             raise no_service("A code that is valid for a few minutes needs the running service.", self._start_command())
-        return await self._show(node, *self._make_code(node, command.token))
+        return await self._show(node, *await self._make_code(node, command.token))
 
     async def _show(self, node: Node, code: str, expires: datetime | None) -> commands.IssuedCode:
         await self._sink.put(events.CodeIssued(node=node.id, code=code, expires_at=expires))
@@ -368,7 +362,7 @@ class Service:
         """Report the nodes after a change of one of them."""
         self._codes.clear()  # what codes of before begin with may be another alias now
         await self._sink.put(events.NodesChanged(nodes=self._node_entries()))
-        return commands.HostedNodes(node=changed.id, nodes=self._own_nodes())
+        return commands.HostedNodes(node=changed.id, nodes=await self._own_nodes())
 
     async def _configure(self, command: commands.Configure) -> ChangedSettings:
         await self._check_free_to_change("settings")
@@ -402,7 +396,7 @@ class Service:
                 broker=broker_status(endpoint, self.unused_broker()) if self._running else None,
                 page=self.page.url if self.page is not None else None,
             ),
-            nodes=self._own_nodes(),
+            nodes=await self._own_nodes(),
             pairings=await entries(await endpoint.pairings(), connected, endpoint.history()),
             sessions=self._sessions.entries(),
             waiting=list(endpoint.waiting()),
@@ -473,7 +467,7 @@ class Service:
         return start_command(Home(self._home))
 
     def _node(self, name: str | None) -> Node:
-        return self.endpoint.nodes[own_node(self._own_nodes(), name).id]
+        return self.endpoint.nodes[own_node([own_entry(node) for node in self.endpoint.nodes.values()], name).id]
 
 
 def _failed(identifier: object, failure: Failure) -> events.Result:

@@ -89,7 +89,7 @@ async def trial(setup: GuidedSetup, own: EndpointConfig, role: Role) -> AsyncIte
 async def _pair(setup: GuidedSetup, endpoint: Endpoint, role: Role) -> PairingEntry:
     node = endpoint.node()
     if role is Role.RM:
-        code = node.issue_pairing_code()
+        code = await node.new_pairing_code()
         command = Pair(url=str(endpoint.pairing_url), code=str(code), node=str(setup.node), server_node=node.id)
         return await setup.reached.ask(command)
     issued = await setup.reached.ask(Code(node=str(setup.node)))

@@ -7,13 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from s2connect import Endpoint, EndpointConfig, Home, Pairing, PairKey
+from s2connect import CodeStatus, Endpoint, EndpointConfig, Home, Node, Pairing, PairKey
 from s2connect.endpoint.certificate import Certificates, read_certificates
 from s2connect.endpoint.connections import LiveConnection, PeerHistory
 from s2connect.model.common import MQTT, WEBSOCKET
 from s2connect.service.commands import BrokerStatus, LogLines, ShowLog
 from s2connect.service.logs import latest_lines
-from s2connect.service.objects import PairingEntry
+from s2connect.service.objects import OwnNode, PairingEntry
+
+
+def own_entry(node: Node, codes: CodeStatus | None = None) -> OwnNode:
+    """Return one of our nodes in full; the state of its code is ``none`` unless ``codes`` says it."""
+    code = {} if codes is None else {"code_state": codes.state, "static_code": codes.static}
+    return OwnNode(**dict(node.description), alias=node.alias, **code)
 
 
 async def entries(

@@ -21,7 +21,13 @@ from s2connect.model.log_context import current_peer
 from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.reply import UNAUTHORIZED, Reply
 from s2connect.model.secret import TOKEN_ENTROPY, AccessToken
-from s2connect.model.session_init import CommunicationDetailsErrorMessage, InitiateSession, SessionErrorReason, Unpair
+from s2connect.model.session_init import (
+    CommunicationDetails,
+    CommunicationDetailsErrorMessage,
+    InitiateSession,
+    SessionErrorReason,
+    Unpair,
+)
 from s2connect.session.server_core import (
     Accepted,
     Activation,
@@ -32,6 +38,7 @@ from s2connect.session.server_core import (
     refusal,
     with_unknown_token,
 )
+from s2connect.session.shared import SharedSessions
 from s2connect.store.base import Pairing, PairKey, Store
 from s2connect.supervisor import Supervisor
 from s2connect.transports.base import INTERNAL_ERROR, Connection, ConnectionInfo, Transport
@@ -68,7 +75,7 @@ class SessionManager(Protocol):
 class SessionService:
     """The session initiation API of one endpoint."""
 
-    _core: SessionServer
+    _shared: SharedSessions
     _endpoint: Callable[[], LocalEndpoint]
     _store: Store
     _manager: SessionManager
@@ -79,8 +86,6 @@ class SessionService:
         """Add the routes under a base path that ends with a slash (VER-03)."""
         self._server = server
         self._malformed_requests = LogLimiter()
-        # Two confirmations of one pair must not activate two tokens.
-        self._locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
         self._offered: WeakValueDictionary[PairKey, asyncio.Future[Connection]] = WeakValueDictionary()
         server.add_index(base_path)
         for operation, handler in (
@@ -106,7 +111,7 @@ class SessionService:
         while True:
             record = await self._store.record(key_of(message))
             token = bearer(request, AccessToken)
-            decision = self._core.initiate(endpoint, message, token, record, wall_time=time.time(), offered=offered)
+            decision = SessionServer.initiate(endpoint, message, token, record, wall_time=time.time(), offered=offered)
             if not isinstance(decision, Accepted):
                 if decision is UNAUTHORIZED and (pairing := with_unknown_token(record, token)) is not None:
                     self._manager.token_unknown(pairing)
@@ -142,29 +147,34 @@ class SessionService:
         ):
             await self._store.update_descriptions(pairing.key, node=node, endpoint=described)
             pairing = replace(pairing, peer=node or pairing.peer, peer_endpoint=described or pairing.peer_endpoint)
-        now, accepted = asyncio.get_running_loop().time(), replace(accepted, pairing=pairing)
-        return self._core.issue(endpoint, accepted, now=now, entropy=os.urandom(TOKEN_ENTROPY))
+        accepted = replace(accepted, pairing=pairing)
+        async with self._shared.issuing(pairing.key) as (core, now):
+            return core.issue(endpoint, accepted, now=now, entropy=os.urandom(TOKEN_ENTROPY))
 
     async def _confirm_access_token(self, request: web.Request) -> web.Response:
         await read_body(request)
-        decision = self._core.confirm(bearer(request, AccessToken), now=asyncio.get_running_loop().time())
-        if isinstance(decision, Reply):
-            return answer(decision.status)
-        bearer_proved()
-        lock = self._locks.setdefault(decision.pairing.key, asyncio.Lock())
-        async with lock:
-            again = self._core.confirm(bearer(request, AccessToken), now=asyncio.get_running_loop().time())
-            if isinstance(again, Reply):
-                return answer(again.status)
-            return await self._activate(again, request)
+        token = bearer(request, AccessToken)
+        async with self._shared.confirming(token) as (core, now):
+            decision = core.confirm(token, now=now)
+            if isinstance(decision, Reply):
+                return answer(decision.status)
+            bearer_proved()
+            changes = self._manager.changes(decision.pairing.key.local)
+            if not await self._store.activate_token(decision.pairing, decision.digest, time.time()):
+                return answer(UNAUTHORIZED.status)
+            core.forget(decision.pairing.key)
+            key = decision.pairing.key
+            info = ConnectionInfo(decision.protocol, key.local, key.remote, decision.s2_version, request.remote or "")
+            details = await self._shared.offer(decision, info)
+            if details is None:
+                details = self._offer_here(decision, info, changes, request)
+        return answer(200, details)
 
-    async def _activate(self, activation: Activation, request: web.Request) -> web.Response:
+    def _offer_here(
+        self, activation: Activation, info: ConnectionInfo, changes: int, request: web.Request
+    ) -> CommunicationDetails:
+        """Offer a connection of this process, instead of an earlier one of the pair."""
         key = activation.pairing.key
-        changes = self._manager.changes(key.local)
-        if not await self._store.activate_token(activation.pairing, activation.digest, time.time()):
-            return answer(UNAUTHORIZED.status)
-        self._core.forget(key)
-        info = ConnectionInfo(activation.protocol, key.local, key.remote, activation.s2_version, request.remote or "")
         offer = self._transports[activation.protocol].offer(info)
         older = self._offered.get(key)
         if older is not None:
@@ -174,7 +184,7 @@ class SessionService:
             come = self._server.expect(request)
             offer.connection.add_done_callback(lambda _: come())
         self._supervisor.spawn(self._await_client(offer.connection, activation.pairing, changes), "offer", key.remote)
-        return answer(200, offer.details)
+        return offer.details
 
     async def _await_client(self, arriving: asyncio.Future[Connection], pairing: Pairing, changes: int) -> None:
         current_peer.set(pairing.key.remote)  # of this task

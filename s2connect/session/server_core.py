@@ -166,8 +166,8 @@ class SessionServer:
         self._pending: OrderedDict[bytes, tuple[float, Activation]] = OrderedDict()
         self._by_pair: dict[PairKey, list[bytes]] = {}
 
+    @staticmethod
     def initiate(
-        self,
         endpoint: LocalEndpoint,
         message: InitiateSession,
         token: AccessToken | None,
@@ -229,6 +229,11 @@ class SessionServer:
         # A look-up by SHA-256 digest reveals nothing of the token by its timing.
         pending = self._pending.get(token_digest(token)) if token is not None else None
         return UNAUTHORIZED if pending is None else pending[1]
+
+    def pair_of(self, token: AccessToken | None, *, now: float) -> PairKey | None:
+        """Return the pair of a pending token, None where there is none."""
+        decision = self.confirm(token, now=now)
+        return decision.pairing.key if isinstance(decision, Activation) else None
 
     def forget(self, key: PairKey) -> None:
         """Drop the pending tokens of a pair: one was activated, or the pair was unpaired."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from s2connect import (
+    CodeStatus,
     CommunicationRole,
     Deployment,
     Endpoint,
@@ -100,6 +101,7 @@ class Observation:
         self.totals: Totals = Counter()
         self.announced: dict[NodeId, events.PairingAnnounced] = {}
         self.pairings: OrderedDict[PairKey, Pairing] = OrderedDict()
+        self.codes: Mapping[NodeId, CodeStatus] = {}
         self.journal = Journal()
         self._loop = asyncio.get_running_loop()
         self._events = endpoint.events()
@@ -173,6 +175,10 @@ class Observation:
     async def follow_network(self) -> None:
         """Look for endpoints in the local network until cancelled."""
         await self.neighbours.run()
+
+    async def read_codes(self) -> None:
+        """Read the pairing codes anew, for :meth:`snapshot`; StorageError where they are in a database."""
+        self.codes = await self.endpoint.code_statuses()
 
     async def _read_pairings(self) -> None:
         self.pairings = OrderedDict((pairing.key, pairing) for pairing in await self.endpoint.pairings())
@@ -431,8 +437,9 @@ class Observation:
 
     def _nodes(self, now: datetime) -> Iterator[NodeFacts]:
         for node in self.endpoint.nodes.values():
-            state, valid = CodeState(node.code_state), node.valid_pairing_code()
-            left = valid.expires_in if valid is not None else None
+            known = self.codes.get(node.id)
+            state = CodeState(known.state) if known is not None else CodeState.NONE
+            left = known.code.expires_in if known is not None and known.code is not None else None
             code = CodeFacts(
                 state=state,
                 since=self._code_ends.get(node.id) if state in (CodeState.USED, CodeState.WITHDRAWN) else None,

@@ -170,11 +170,13 @@ class Page:
 
     async def _show(self, request: web.Request, session: Session) -> web.Response:
         said = SAID.get(request.query.get("said", ""), "")
+        await self._observation.read_codes()
         values = self._values(Query.of(request), session)
         text = await asyncio.to_thread(render, "page.html", said=said, **values)
         return web.Response(text=text, content_type="text/html")
 
     async def _status(self, request: web.Request, session: Session) -> web.Response:
+        await self._observation.read_codes()
         return web.Response(text=status_of(self._observation), content_type="application/json")
 
     async def _live(self, request: web.Request, session: Session) -> AsyncIterator[ServerEvent]:
@@ -183,7 +185,9 @@ class Page:
         self._viewers += 1
         try:
             while True:
-                begun, mark = time.thread_time(), self._observation.mark()
+                mark = self._observation.mark()
+                await self._observation.read_codes()
+                begun = time.thread_time()
                 values = self._values(query, session)
                 took = time.thread_time() - begun
                 parts, more = await asyncio.to_thread(_parts, values)
@@ -243,7 +247,8 @@ class Page:
 
     def _shown_code(self, node: NodeFacts, facts: Snapshot) -> ShownCode:
         title = own(node, facts)
-        code = self._observation.endpoint.node(node.id).valid_pairing_code()
+        known = self._observation.codes.get(node.id)
+        code = known.code if known is not None else None
         announced = self._observation.announced.get(node.id)
         wanted = announced is not None
         by = announced.peer.title if announced is not None and announced.peer is not None else ""

@@ -37,6 +37,7 @@ from s2connect.pairing.client_core import CLIENT_ENTROPY, PairingClientAttempt, 
 from s2connect.pairing.code import PairingCode, PairingToken
 from s2connect.pairing.http_server import PairingService
 from s2connect.pairing.server_core import PairingServer
+from s2connect.pairing.shared import MemoryPairing
 from s2connect.session import http_client as session_client
 from s2connect.session.http_server import SessionService
 from s2connect.store.base import Pairing, Store
@@ -183,7 +184,7 @@ class Side:
         Connector(self.state, self.connections, self.pairings, self.client)
         self.core = PairingServer(lambda: self.local, session_url=lambda: self.session_url, response_delay=0.0)
         pairing = PairingService(
-            self.core,
+            MemoryPairing(self.core),
             self.pairings,
             self.supervisor,
             binding=lambda _: BINDING,
@@ -191,7 +192,7 @@ class Side:
             on_failed=lambda _: None,
         )
         session = SessionService(
-            self.pairings.session_server,
+            self.pairings.shared,
             lambda: self.local,
             self.store,
             self.pairings,

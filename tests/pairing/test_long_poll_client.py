@@ -37,6 +37,7 @@ from s2connect.pairing.long_poll_core import LongPollServer, NodeWaits, NoTokenO
 from s2connect.pairing.long_poll_http import LongPollService
 from s2connect.pairing.neighbourhood import Neighbourhood
 from s2connect.pairing.server_core import PairingServer
+from s2connect.pairing.shared import MemoryPairing
 from s2connect.store.base import Pairing
 from s2connect.supervisor import Supervisor
 from tests.pairing.lan_fixtures import PATH, base_url, serving
@@ -279,7 +280,7 @@ class Manager:
             LongPollServer(), Neighbourhood(), offered=lambda: True, on_event=self.events.put_nowait
         )
         self.service = PairingService(
-            self.pairing,
+            MemoryPairing(self.pairing),
             self,
             self.supervisor,
             binding=lambda request: leaf_fingerprint_of(tls_object(request)),

@@ -125,6 +125,7 @@ async def test_a_pairing_is_shown_idle_until_an_application_takes_sessions_and_i
         assert peer.peer.id == found.rm.node().id
         assert peer.state is PeerState.IDLE
         assert peer.missing
+        await found.manager.read_codes()
         (node,) = found.manager.snapshot().nodes
         assert node.code.state is CodeState.USED
         assert node.code.since is not None

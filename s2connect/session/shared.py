@@ -1,0 +1,72 @@
+"""Contract for what the communication servers of one identity share, and its implementation for one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from s2connect.model.secret import AccessToken
+from s2connect.model.session_init import CommunicationDetails
+from s2connect.session.server_core import Activation, SessionServer
+from s2connect.store.base import PairKey
+from s2connect.transports.base import ConnectionInfo
+
+
+class SharedSessions(Protocol):
+    """Pending tokens of communication servers (SES-02), and their offers of connections (SES-04).
+
+    All methods may raise :class:`~s2connect.errors.StorageUnavailable`; nothing has changed then, or the whole change
+    has.
+    """
+
+    def issuing(self, key: PairKey) -> AbstractAsyncContextManager[tuple[SessionServer, float]]:
+        """Issue a pending token of a pair, by ``issue`` of the core; gives the core and the time."""
+
+    def confirming(self, token: AccessToken | None) -> AbstractAsyncContextManager[tuple[SessionServer, float]]:
+        """Confirm a pending token, by ``confirm`` and ``forget`` of the core; one at a time of one pair (SES-03).
+
+        What is stored within the context is durable with the change, or not at all.
+        """
+
+    async def offer(self, activation: Activation, info: ConnectionInfo) -> CommunicationDetails | None:
+        """Within :meth:`confirming`: offer a connection that any of the servers takes, once, instead of earlier ones.
+
+        None where the transport of this process has to offer it.
+        """
+
+    async def forget(self, key: PairKey) -> None:
+        """Drop the pending tokens of a pair: its pairing is another one now, or has ended."""
+
+
+class MemorySessions:
+    """The contract of :class:`SharedSessions` for one process, which has all in one core."""
+
+    def __init__(self, core: SessionServer) -> None:
+        self._core = core
+        # Two confirmations of one pair must not activate two tokens.
+        self._locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
+
+    @contextlib.asynccontextmanager
+    async def issuing(self, key: PairKey) -> AsyncIterator[tuple[SessionServer, float]]:
+        yield self._core, asyncio.get_running_loop().time()
+
+    @contextlib.asynccontextmanager
+    async def confirming(self, token: AccessToken | None) -> AsyncIterator[tuple[SessionServer, float]]:
+        loop = asyncio.get_running_loop()
+        key = self._core.pair_of(token, now=loop.time())
+        if key is None:
+            yield self._core, loop.time()
+            return
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            yield self._core, loop.time()
+
+    async def offer(self, activation: Activation, info: ConnectionInfo) -> CommunicationDetails | None:
+        return None
+
+    async def forget(self, key: PairKey) -> None:
+        self._core.forget(key)
