@@ -33,6 +33,7 @@ LAYERS = {
     "discovery": 4,
     "endpoint": 5,
     "events": 5,
+    "shared": 5,
     "__init__": 5,
     "bridge": 6,
     "contrib": 6,

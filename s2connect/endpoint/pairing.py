@@ -74,6 +74,13 @@ class PairingManager:
             lambda: state.local, session_url=state.session_url, wan_clients_only=state.config.wan_pairing_server
         )
         self.shared: SharedPairing = MemoryPairing(self.server)
+        if state.shared is not None:
+            self.shared = state.shared.pairing(
+                self.server,
+                report=self.attempt_failed,
+                static_token=self.kept_static_token,
+                supervisor=state.supervisor,
+            )
         self._state = state
         self._pairings = pairings
         self._certificates = certificates

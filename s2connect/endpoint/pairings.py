@@ -22,7 +22,7 @@ from s2connect.model.text import for_display
 from s2connect.pairing.interface import OtherWayRound
 from s2connect.session.http_client import SessionClient
 from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
-from s2connect.session.shared import MemorySessions, SharedSessions
+from s2connect.session.shared import MemorySessions, SharedOfferingSessions, SharedSessions
 from s2connect.store.base import GONE, Pairing, PairKey, Replaced
 from s2connect.store.effects import when_durable
 from s2connect.store.transfer import PairingTransfer
@@ -50,12 +50,18 @@ class Pairings:
 
     Attributes:
         shared: State of session initiation; it forgets pairs whose pairing has changed.
+        offers: The same, where several instances share the offers of connections.
     """
 
     def __init__(
         self, state: EndpointState, connections: Mapping[NodeId, ConnectionManager], client: SessionClient
     ) -> None:
         self.shared: SharedSessions = MemorySessions(SessionServer())
+        self.offers: SharedOfferingSessions | None = None
+        if state.shared is not None:
+            self.shared = self.offers = state.shared.sessions(
+                state.store.pairings_of, state.websocket_url, state.supervisor
+            )
         self._state = state
         self._connections = connections
         self._client = client

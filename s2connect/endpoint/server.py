@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from aiohttp import web
 
@@ -18,8 +19,22 @@ from s2connect.model.url import PAIRING_PATH
 from s2connect.pairing.challenge import lan_binding, wan_binding
 from s2connect.pairing.http_server import PairingService
 from s2connect.session.http_server import SessionService
-from s2connect.transports.base import Transport
+from s2connect.session.shared import SharedOfferingSessions
+from s2connect.transports.base import Connection, ConnectionInfo, Transport
 from s2connect.transports.websocket import WebSocketTransport
+
+
+class _Offers:
+    """Offers that instances share, for the WebSocket transport."""
+
+    def __init__(self, offers: SharedOfferingSessions, session: SessionService) -> None:
+        self.is_open = offers.is_open
+        self._offers = offers
+        self._session = session
+
+    async def take(self, key: str) -> tuple[ConnectionInfo, Callable[[Connection], None]] | None:
+        taken = await self._offers.take(key)
+        return None if taken is None else (taken.info, partial(self._session.arrived, taken.pairing))
 
 
 class Server(HttpsServer):

@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from s2connect.endpoint.config import EndpointConfig, bracketed
 from s2connect.endpoint.resolver import Resolver
 from s2connect.events import EventHub, Notice, TaskFailed
 from s2connect.https import SESSION_PATH, WEBSOCKET_PATH
+from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.proxy import Proxies
 from s2connect.model.url import PAIRING_PATH, BaseUrl, WebSocketUrl
-from s2connect.store.base import Store, Vault
+from s2connect.pairing.code import PairingToken
+from s2connect.pairing.interface import PairingServerEvent
+from s2connect.pairing.server_core import PairingServer
+from s2connect.pairing.shared import SharedPairing
+from s2connect.session.shared import SharedOfferingSessions
+from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.supervisor import FailureLog, Supervisor
+
+
+class SharedState(Protocol):
+    """State that an endpoint shares with other instances of itself, where there are any."""
+
+    def pairing(
+        self,
+        core: PairingServer,
+        *,
+        report: Callable[[PairingServerEvent], None],
+        static_token: Callable[[NodeId], Awaitable[PairingToken | None]],
+        supervisor: Supervisor,
+    ) -> SharedPairing:
+        """Return attempts, codes, turns and proofs; ``report`` is called with what a pairing server has to report."""
+
+    def sessions(
+        self,
+        pairings_of: Callable[[PairKey], Awaitable[list[Pairing]]],
+        websocket_url: Callable[[], WebSocketUrl],
+        supervisor: Supervisor,
+    ) -> SharedOfferingSessions:
+        """Return pending tokens and offers; ``pairings_of`` is that of the store."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,6 +55,7 @@ class EndpointState:
         pki: TLS context for normal PKI validation.
         port: TCP port of the server; 0 while none is known.
         ready: Whether the endpoint serves requests now.
+        shared: What it shares with other instances; None where it is the only one.
     """
 
     config: EndpointConfig
@@ -38,6 +69,7 @@ class EndpointState:
     supervisor: Supervisor = field(init=False)
     port: int = 0
     ready: bool = False
+    shared: SharedState | None = None
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor("s2connect", FailureLog(lambda f: self.events.publish(TaskFailed(**vars(f)))))

@@ -138,6 +138,7 @@ class PairingServer:
 
     Attributes:
         elsewhere: Numbers of the attempts that others keep, where several instances share them.
+        delay: Seconds between two answers of a node (PAIR-02).
         events: Attempts that ended without a pairing since it was last emptied; the endpoint takes and clears it.
         proofs: What claims are made of; servers that share an identity share it, too.
     """
@@ -159,7 +160,7 @@ class PairingServer:
         self._endpoint = endpoint
         self._session_url = session_url
         self._wan_clients_only = wan_clients_only
-        self._delay = response_delay
+        self.delay = response_delay
         self.proofs = proofs or LiveProofs()
         self._tokens: dict[NodeId, TokenTable] = {}
         self._limiters: dict[NodeId, NodeRateLimiter] = {}
@@ -176,7 +177,7 @@ class PairingServer:
             self._endpoint,
             session_url=self._session_url,
             wan_clients_only=self._wan_clients_only,
-            response_delay=self._delay,
+            response_delay=self.delay,
         )
         part._reports = self._reports
         return part
@@ -257,7 +258,7 @@ class PairingServer:
 
     def limiter(self, node: NodeId) -> NodeRateLimiter:
         """Return the rate limiter of a node."""
-        return self._limiters.setdefault(node, NodeRateLimiter(delay=self._delay))
+        return self._limiters.setdefault(node, NodeRateLimiter(delay=self.delay))
 
     def _target(self, endpoint: LocalEndpoint, request: RequestPairing, *, now: float) -> LocalNode | Reply:
         if request.node_id is not None and request.node_id_alias is not None:
@@ -287,11 +288,12 @@ class PairingServer:
         It is a 503 where its place was given to somebody else, and a refusal where the node was removed meanwhile;
         :meth:`abandon` it then.
         """
-        if self._is_removed(queued.node):
+        if self.is_removed(queued.node):
             return _NO_NODE
         return BUSY if queued.turn.displaced else self.limiter(queued.node.id).wait(queued.turn, now=now)
 
-    def _is_removed(self, node: LocalNode) -> bool:
+    def is_removed(self, node: LocalNode) -> bool:
+        """Return whether a node was removed meanwhile."""
         return node.id not in self._endpoint().nodes
 
     def abandon(self, queued: Queued) -> None:
@@ -347,7 +349,7 @@ class PairingServer:
             return same
         if now >= answer.expires_at:
             return BUSY  # a claim lives as long as the attempt would have
-        if self._is_removed(queued.node):
+        if self.is_removed(queued.node):
             return _NO_NODE
         endpoint = self._endpoint()
         reply = Reply(

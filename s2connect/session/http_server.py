@@ -46,6 +46,10 @@ from s2connect.transports.base import INTERNAL_ERROR, Connection, ConnectionInfo
 _log = logging.getLogger(__name__)
 
 
+UNKNOWN_CHANGES = -1
+"""Number of changes that is never the present one, so that the pairing is read again."""
+
+
 class SessionManager(Protocol):
     """Interface of session initiation to the endpoint."""
 
@@ -186,6 +190,10 @@ class SessionService:
         self._supervisor.spawn(self._await_client(offer.connection, activation.pairing, changes), "offer", key.remote)
         return offer.details
 
+    def arrived(self, pairing: Pairing, connection: Connection) -> None:
+        """Hand over a connection of a shared offer, if its pairing still stands."""
+        self._supervisor.spawn(self._hand_over(connection, pairing, UNKNOWN_CHANGES), "offer", pairing.key.remote)
+
     async def _await_client(self, arriving: asyncio.Future[Connection], pairing: Pairing, changes: int) -> None:
         current_peer.set(pairing.key.remote)  # of this task
         try:
@@ -194,6 +202,10 @@ class SessionService:
             if arriving.cancelled():
                 return  # nobody came in time
             raise
+        await self._hand_over(connection, pairing, changes)
+
+    async def _hand_over(self, connection: Connection, pairing: Pairing, changes: int) -> None:
+        current_peer.set(pairing.key.remote)  # of this task
         try:
             await self._manager.opened(connection, pairing, changes)
         except BaseException:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hmac
 import logging
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
+from uuid import UUID
 
-from s2connect.model.common import MalformedMessage, choose_name, choose_version
+from s2connect.model.common import MalformedMessage, NodeId, choose_name, choose_version
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.reply import BUSY, UNAUTHORIZED, Reply
 from s2connect.model.roles import CommunicationRole
@@ -46,6 +47,9 @@ MAX_PENDING = 20_000
 
 MAX_PENDING_PER_PAIR = 8
 """Pending tokens of one pair; the oldest goes first."""
+
+VERSION = 1
+"""Version of :meth:`SessionServer.dump`."""
 
 _Request = TypeVar("_Request", InitiateSession, Unpair)
 
@@ -160,11 +164,56 @@ class SessionServer:
     """Decides on session requests and keeps the pending tokens.
 
     Pending tokens are in memory only: after a crash the client's old token still counts (SES-02).
+
+    Attributes:
+        is_full: Set where others keep too many pending tokens beside these.
     """
 
     def __init__(self) -> None:
         self._pending: OrderedDict[bytes, tuple[float, Activation]] = OrderedDict()
         self._by_pair: dict[PairKey, list[bytes]] = {}
+        self.is_full = False
+
+    def dump(self) -> dict[str, Any]:
+        """Return the pending tokens as a plain JSON value: digests, and no secret."""
+        return {
+            "version": VERSION,
+            "pending": [
+                {
+                    "digest": digest.hex(),
+                    "expires_at": expires_at,
+                    "local": str(activation.pairing.key.local),
+                    "remote": str(activation.pairing.key.remote),
+                    "paired_at": activation.pairing.paired_at,
+                    "protocol": activation.protocol,
+                    "s2_version": activation.s2_version,
+                }
+                for digest, (expires_at, activation) in self._pending.items()
+            ],
+        }
+
+    @classmethod
+    def load(cls, value: Mapping[str, Any], pairing_of: Callable[[PairKey, float], Pairing | None]) -> SessionServer:
+        """Return the server of :meth:`dump`.
+
+        ``pairing_of`` gives the pairing of a pair and the time it was made at; the tokens of one that is no more count
+        for nothing, and are left out.
+
+        Raises:
+            ValueError: It is of another version.
+        """
+        if value.get("version") != VERSION:
+            raise ValueError("the pending tokens were written by another version")
+        server = cls()
+        for one in value["pending"]:
+            key = PairKey(NodeId(UUID(one["local"])), NodeId(UUID(one["remote"])))
+            pairing = pairing_of(key, one["paired_at"])
+            if pairing is not None:
+                digest = bytes.fromhex(one["digest"])
+                activation = Activation(pairing, digest, one["protocol"], one["s2_version"])
+                server._pending[digest] = one["expires_at"], activation
+                server._by_pair.setdefault(key, []).append(digest)
+        return server
 
     @staticmethod
     def initiate(
@@ -204,7 +253,7 @@ class SessionServer:
         mine = self._by_pair.get(key, [])
         while len(mine) >= MAX_PENDING_PER_PAIR:
             del self._pending[mine.pop(0)]
-        if len(self._pending) >= MAX_PENDING:
+        if self.is_full or len(self._pending) >= MAX_PENDING:
             return BUSY
         token = AccessToken.from_bytes(entropy[:TOKEN_ENTROPY])
         digest = token_digest(token)

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from s2connect.model.secret import AccessToken
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.session.server_core import Activation, SessionServer
-from s2connect.store.base import PairKey
+from s2connect.store.base import Pairing, PairKey
 from s2connect.transports.base import ConnectionInfo
 
 
@@ -40,6 +40,28 @@ class SharedSessions(Protocol):
 
     async def forget(self, key: PairKey) -> None:
         """Drop the pending tokens of a pair: its pairing is another one now, or has ended."""
+
+
+class TakenOffer(Protocol):
+    """Offer that was used up."""
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """The connection to accept."""
+
+    @property
+    def pairing(self) -> Pairing:
+        """The pairing it is for."""
+
+
+class SharedOfferingSessions(SharedSessions, Protocol):
+    """The same, with offers that any of several instances takes. Keys are tokens; wrong ones cost a look-up only."""
+
+    async def is_open(self, key: str) -> bool:
+        """Return whether an offer waits under a key; changes nothing (WS-02)."""
+
+    async def take(self, key: str) -> TakenOffer | None:
+        """Use an offer up, at one instance only. None where there is none (any more), or its pairing has ended."""
 
 
 class MemorySessions:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 from s2connect.errors import SessionRefused
-from s2connect.transports.base import Connection
+from s2connect.transports.base import Connection, ConnectionInfo
 
 OFFER_LIFETIME = 30.0
 """SES-04: seconds from the answer to ``confirmAccessToken`` until its token is void."""
@@ -16,6 +17,16 @@ MAX_OFFERS = 1000
 """Bound on offers that wait for their client; each belongs to an authenticated pairing."""
 
 T = TypeVar("T")
+
+
+class SharedOffers(Protocol):
+    """Offers that several processes share: whichever is asked takes the connection."""
+
+    async def is_open(self, key: str) -> bool:
+        """Return whether an offer waits under a key; changes nothing."""
+
+    async def take(self, key: str) -> tuple[ConnectionInfo, Callable[[Connection], object]] | None:
+        """Use an offer up; return the connection to accept, and what to call with it. None as of ``OfferTable``."""
 
 
 class OfferTable(Generic[T]):

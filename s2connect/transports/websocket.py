@@ -13,7 +13,7 @@ from s2connect.model.secret import TOKEN_BYTES, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import Connection, ConnectionInfo, Offer, Trust
-from s2connect.transports.offers import OpenOffers
+from s2connect.transports.offers import OpenOffers, SharedOffers
 from s2connect.transports.websocket_client import open_client
 from s2connect.transports.websocket_server import accept, bearer_of, upgraded, wants_upgrade
 
@@ -31,6 +31,9 @@ class WebSocketTransport:
         url: Where clients connect, or a function that says so when an offer is made; None on a client only.
         compression: Whether permessage-deflate is offered and accepted (WS-03). It costs latency and memory: turn it
             off on a link within one machine or network.
+
+    Attributes:
+        shared: Offers that are not of this process alone, where there are any.
     """
 
     name = WEBSOCKET
@@ -44,6 +47,7 @@ class WebSocketTransport:
         self._url = url
         self._compression = compression
         self._offers: OpenOffers[ConnectionInfo] = OpenOffers()
+        self.shared: SharedOffers | None = None
 
     def can_offer(self) -> bool:
         return self._url is not None
@@ -79,6 +83,8 @@ class WebSocketTransport:
         refused = web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         presented, now = bearer_of(request), asyncio.get_running_loop().time()
         if presented is None or self._offers.get(presented, now=now) is None:
+            if presented is not None and self.shared is not None:
+                return await self._handle_shared(request, presented, self.shared, accepted) or refused
             return refused
         if not wants_upgrade(request):
             return web.Response(status=400, text="a WebSocket upgrade is expected here")
@@ -93,6 +99,25 @@ class WebSocketTransport:
         except BaseException:
             future.cancel()
             raise
+        return upgraded()
+
+    async def _handle_shared(
+        self, request: web.Request, presented: str, offers: SharedOffers, accepted: Callable[[], None] | None
+    ) -> web.StreamResponse | None:
+        """Serve an offer that any process may take; None where there is none."""
+        from aiohttp import web
+
+        if not await offers.is_open(presented):
+            return None
+        if not wants_upgrade(request):
+            return web.Response(status=400, text="a WebSocket upgrade is expected here")
+        taken = await offers.take(presented)
+        if taken is None or request.transport is None:
+            return None
+        if accepted is not None:
+            accepted()
+        info, arrived = taken
+        arrived(accept(request, info, compression=self._compression))
         return upgraded()
 
     async def connect(self, info: ConnectionInfo, details: CommunicationDetails, trust: Trust) -> Connection:

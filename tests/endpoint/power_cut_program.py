@@ -71,7 +71,7 @@ async def both(directory: Path) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
             endpoint = await stack.enter_async_context(
                 Endpoint.open(directory / role, config=config, addresses=addresses)
             )
-            endpoint._pairing.server._delay = 0.0
+            endpoint._pairing.server.delay = 0.0
             opened.append(endpoint)
         yield opened[0], opened[1]
 

@@ -13,7 +13,7 @@ from tests.waits import within
 @pytest.mark.rule("TOK-02")
 async def test_a_device_shows_codes_while_it_is_not_paired(cem: Endpoint, rm: Endpoint) -> None:
     shown = asyncio.Queue[PairingCode]()
-    cem._pairing.server._delay = rm._pairing.server._delay = 0.0
+    cem._pairing.server.delay = rm._pairing.server.delay = 0.0
     task = rm.node().show_codes(shown.put_nowait, lifetime=0.05)
     async with within(20):
         first, second = await shown.get(), await shown.get()
@@ -30,7 +30,7 @@ async def test_a_device_shows_codes_while_it_is_not_paired(cem: Endpoint, rm: En
 
 async def test_an_energy_manager_shows_the_next_code_after_each_pairing(cem: Endpoint, rm: Endpoint) -> None:
     shown = asyncio.Queue[PairingCode]()
-    cem._pairing.server._delay = 0.0
+    cem._pairing.server.delay = 0.0
     cem.node().show_codes(shown.put_nowait, always=True)
     async with within(20):
         code = await shown.get()

@@ -97,7 +97,7 @@ async def applications() -> AsyncIterator[Any]:
 
 async def paired(cem: Endpoint, rm: Endpoint) -> PairKey:
     """Pair without the mandatory second, which other tests prove."""
-    cem._pairing.server._delay = 0.0
+    cem._pairing.server.delay = 0.0
     return (await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())).key
 
 
@@ -539,7 +539,7 @@ async def test_an_unconfirmed_pairing_of_the_communication_server_is_settled_by_
     """The CEM is pairing client and loses the answer to the last step; the RM comes within the 15 seconds."""
     from tests.endpoint.test_endpoint_pairing import pair_impatiently
 
-    rm._pairing.server._delay = 0.0
+    rm._pairing.server.delay = 0.0
     front = Interloper(rm, identity_of(rm))
 
     async def spoil(name: str, forward: Any) -> web.Response:

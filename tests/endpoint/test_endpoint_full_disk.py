@@ -47,7 +47,7 @@ async def test_a_server_that_cannot_store_says_so_and_blames_nobody(
     home = small_disk / "home"
     config = await asyncio.to_thread(create_home, home, lan_config(Role.CEM, vault="files"))
     cem = await open_endpoint(config, home)
-    cem._pairing.server._delay = 0.0
+    cem._pairing.server.delay = 0.0
     code, news = cem.node().issue_pairing_code(), cem.events()
     filling = await asyncio.to_thread(fill, small_disk)
     with pytest.raises(PairingError, match="could not store the pairing"):
@@ -68,7 +68,7 @@ async def test_a_client_that_cannot_store_says_so(small_disk: Path, cem: Endpoin
     home = small_disk / "home"
     config = await asyncio.to_thread(create_home, home, lan_config(Role.RM, vault="files"))
     rm = await open_endpoint(config, home)
-    cem._pairing.server._delay = 0.0
+    cem._pairing.server.delay = 0.0
     code, news = cem.node().issue_pairing_code(), cem.events()
     filling = await asyncio.to_thread(fill, small_disk)
     with pytest.raises(StorageUnavailable, match="the disk is full") as caught:

@@ -50,7 +50,7 @@ async def paired_homes(path: Path) -> tuple[Path, Path]:
         port = free_port("127.0.0.1")
         await asyncio.to_thread(create_home, home, lan_config(role, vault="files", port=port))
     async with running(cem) as manager, running(rm) as device:
-        manager._pairing.server._delay = 0.0
+        manager._pairing.server.delay = 0.0
         await device.node().pair(manager.pairing_url, manager.node().issue_pairing_code())
         await until(lambda: manager.connected() and device.connected())
     return cem, rm
@@ -163,7 +163,7 @@ async def test_pairing_again_ends_the_trouble(tmp_path: Path) -> None:
     await put_back(rm, old)
     async with running(cem) as manager, running(rm) as device:
         await event_of(manager.events(), events.TokenUnknown)
-        manager._pairing.server._delay = 0.0
+        manager._pairing.server.delay = 0.0
         await until(lambda: any(history.trouble for history in device.history().values()))
         await device.node().pair(manager.pairing_url, manager.node().issue_pairing_code())
         await until(lambda: manager.connected() and device.connected())

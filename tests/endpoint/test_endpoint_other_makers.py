@@ -259,7 +259,7 @@ async def test_another_manager_pairs_with_our_device(
         details = {"initiateSessionUrl": other.details["initiateSessionUrl"].removesuffix("/")}
     if "certificateFingerprint" in details:
         details = {"certificateFingerprint": {"SHA-256": base64.b64encode(other.authority.fingerprint).decode()}}
-    rm._pairing.server._delay = 0.0
+    rm._pairing.server.delay = 0.0
     rm.node().issue_pairing_code(token=CODE)
     replies = await other.pair_with(rm, again=again, request=request_more, **details)
     expected = [200, 204, 204]
@@ -325,7 +325,7 @@ async def test_what_is_wrong_in_an_answer_is_named_by_its_member_and_without_a_s
 async def test_both_sides_learn_what_is_wrong_with_the_details_of_a_client(
     rm: Endpoint, other: OtherMaker, details: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rm._pairing.server._delay = 0.0
+    rm._pairing.server.delay = 0.0
     rm.node().issue_pairing_code(token=CODE)
     _, (status, answer), *_ = await other.pair_with(rm, **details)
     assert status == 400

@@ -114,7 +114,7 @@ async def test_a_url_that_somebody_types_leads_nowhere_into_the_own_network(
 async def test_a_self_signed_server_is_refused_and_paired_with_where_that_is_allowed(
     wan: Wan, cloud: Endpoint, cem: Endpoint, open_endpoint: OpenEndpoint
 ) -> None:
-    cem._pairing.server._delay = 0.0
+    cem._pairing.server.delay = 0.0
     code = cem.node().issue_pairing_code()
     with pytest.raises(NotPublic):
         await cloud.node().pair(cem.pairing_url, code)
@@ -142,7 +142,7 @@ async def test_a_websocket_url_of_a_peer_is_looked_up_and_checked_as_well(
     known = {"cem.example.com": "127.0.0.1"}
     cem = await open_endpoint(wan.config(Role.CEM, "cem.example.com"))
     rm = await open_endpoint(wan.config(Role.RM, "rm.example.com"), addresses=known)
-    cem._pairing.server._delay = 0.0
+    cem._pairing.server.delay = 0.0
     made = await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
     assert made.communication_role is CommunicationRole.CLIENT
 
@@ -210,5 +210,5 @@ async def test_what_was_checked_is_what_is_connected_to(monkeypatch: pytest.Monk
 @pytest.mark.rule("TRUST-04")
 async def test_a_lan_endpoint_may_connect_to_every_address(rm: Endpoint, cem: Endpoint) -> None:
     assert await rm._state.resolver.resolve("8.8.8.8") == []
-    cem._pairing.server._delay = 0.0
+    cem._pairing.server.delay = 0.0
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())

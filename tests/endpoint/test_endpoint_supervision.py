@@ -73,7 +73,7 @@ class EndpointPair:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def pair(self) -> None:
-        self.cem._pairing.server._delay = 0.0
+        self.cem._pairing.server.delay = 0.0
         await self.rm.node().pair(self.cem.pairing_url, self.cem.node().issue_pairing_code())
 
     async def connected(self) -> None:
@@ -181,7 +181,7 @@ async def test_an_unconfirmed_pairing_is_dropped_after_an_error_all_the_same(
     cem, rm = await open_endpoint(lan_config(Role.CEM)), await open_endpoint(lan_config(Role.RM))
     monkeypatch.setattr(cem._state.store, "confirm_pairing", confirm)
     news = cem.events()
-    rm._pairing.server._delay = 0.0
+    rm._pairing.server.delay = 0.0
     with pytest.raises(PairingUnconfirmed, match="The disk is full"):
         await cem.node().pair(rm.pairing_url, rm.node().issue_pairing_code())
     async with within(10):
@@ -233,7 +233,7 @@ async def test_a_farewell_that_fails_is_told_and_the_new_pairing_stands(
     await endpoints.connected()
     Fault(monkeypatch, SessionClient, "unpair")
     other = await open_endpoint(lan_config(Role.CEM))
-    other._pairing.server._delay = 0.0
+    other._pairing.server.delay = 0.0
     await endpoints.rm.node().pair(other.pairing_url, other.node().issue_pairing_code())
     await endpoints.failed("farewell", again=False)
     assert [p.key.remote for p in await endpoints.rm.pairings()] == [other.node().id]
@@ -300,7 +300,7 @@ async def test_unpairing_one_peer_does_not_wait_for_the_sessions_with_others(
 
     tasks = [asyncio.create_task(take(endpoint)) for endpoint in (manager, *devices)]
     for device in devices:
-        device._pairing.server._delay = 0.0
+        device._pairing.server.delay = 0.0
         pairing = await manager.node().pair(device.pairing_url, device.node().issue_pairing_code())
         assert pairing.communication_role is CommunicationRole.CLIENT
     await until(lambda: len(manager.connected()) == 2)
@@ -344,7 +344,7 @@ async def test_handled_sessions_go_on_after_an_error(
         Fault(monkeypatch, Session, "request_reconnect")
     cem.node().handle(handlers)
     rm.node().handle(Handlers())
-    cem._pairing.server._delay = 0.0
+    cem._pairing.server.delay = 0.0
     await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
     async with within(20):
         session = await opened.get()
@@ -367,7 +367,7 @@ async def test_the_endpoint_that_closes_ends_what_handles_its_sessions(open_endp
     cem.node().handle(Handlers())
     async with Endpoint.open(config=lan_config(Role.RM)) as rm:
         task = rm.node().handle(handlers)
-        cem._pairing.server._delay = 0.0
+        cem._pairing.server.delay = 0.0
         await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
         await until(lambda: bool(rm.connected()) and bool(cem.connected()))
     async with within(5):

@@ -21,7 +21,8 @@ import logging
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -93,6 +94,35 @@ class Transaction:
     async def rows(self, statement: str, values: Values | None = None) -> list[Row]:
         """Run a statement and return its rows."""
         return await (await self.execute(statement, values)).fetchall()
+
+
+class Block:
+    """Transaction that is under way, for the operations inside of it: one after the other, each whole or not at all."""
+
+    def __init__(self, database: Database, transaction: Transaction) -> None:
+        self.database = database
+        self.open = True
+        self._transaction = transaction
+        self._lock = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def part(self) -> AsyncIterator[Transaction]:
+        """Part of the transaction: what is inside is undone where it raises."""
+        async with self._lock, self._transaction.connection.transaction():
+            yield self._transaction
+
+
+_block: ContextVar[Block | None] = ContextVar("s2connect_transaction", default=None)
+
+
+@contextlib.contextmanager
+def _inside(block: Block) -> Iterator[None]:
+    token = _block.set(block)
+    try:
+        yield
+    finally:
+        block.open = False
+        _block.reset(token)
 
 
 class Database:
@@ -169,14 +199,21 @@ class Database:
         """Transaction, READ COMMITTED: what is inside is durable when it has ended, or nothing of it.
 
         An exception inside rolls back. A caller that is cancelled inside, too; during the COMMIT it does not know.
-        Nothing is tried again once it has begun: :meth:`run` does that.
+        Nothing is tried again once it has begun: :meth:`run` does that. All operations on this database inside, also
+        in tasks begun there, are part of it, each whole or not at all.
 
         Raises:
             StorageUnavailable: "Could not <doing> <database>": gone, too slow, or others were in the way.
         """
+        outer = self._outer()
         with self._translated(doing):
+            if outer is not None:
+                async with outer.part() as transaction:
+                    yield transaction
+                return
             async with self._transaction() as transaction:
-                yield transaction
+                with _inside(Block(self, transaction)):
+                    yield transaction
 
     async def run(self, doing: str, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run work in one transaction, and again where others disturbed it or the connection was lost before its end.
@@ -184,18 +221,34 @@ class Database:
         It goes on to its end where the caller is cancelled. ``work`` may run several times. Raises what ``work``
         raises, and StorageUnavailable as :meth:`transaction`.
         """
+        if (outer := self._outer()) is not None:
+            with self._translated(doing):
+                async with outer.part() as transaction:
+                    return await work(transaction)
         return await self._bounded(doing, lambda: self._in_transactions(work))
 
     async def read(self, doing: str, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run one statement outside of a transaction that changes nothing. It is tried again as in :meth:`run`."""
-        return await self._bounded(doing, lambda: self._on_connections(work, again_if_lost=True))
+        """Run one statement outside of a transaction that changes nothing, or may be repeated: it is tried again."""
+        return await self._single(doing, work, again_if_lost=True)
 
     async def once(self, doing: str, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run one statement that is a transaction of its own, in one round trip.
 
         Where the connection is lost it is not tried again, and the caller does not know whether it happened.
         """
-        return await self._bounded(doing, lambda: self._on_connections(work, again_if_lost=False))
+        return await self._single(doing, work, again_if_lost=False)
+
+    async def _single(self, doing: str, work: Callable[[Connection], Awaitable[T]], *, again_if_lost: bool) -> T:
+        if (outer := self._outer()) is not None:
+            with self._translated(doing):
+                async with outer.part() as transaction:
+                    return await work(transaction.connection)
+        return await self._bounded(doing, lambda: self._on_connections(work, again_if_lost=again_if_lost))
+
+    def _outer(self) -> Block | None:
+        """Return the transaction that the caller is in."""
+        block = _block.get()
+        return block if block is not None and block.open and block.database is self else None
 
     async def _bounded(self, doing: str, work: Callable[[], Awaitable[T]]) -> T:
         async def operation() -> T:

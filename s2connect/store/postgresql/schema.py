@@ -104,5 +104,89 @@ _STORE = Migration(
     ),
 )
 
-MIGRATIONS: Sequence[Migration] = (_STORE,)
+_SHARED = Migration(
+    expand=(
+        # What instances share while requests are under way. Times are seconds since the epoch of this database.
+        # `codes`: the tokens of a node, sealed; NULL until it has any. `free_at`: of the next turn (PAIR-02).
+        """
+        CREATE UNLOGGED TABLE pairing_node (
+            node uuid PRIMARY KEY,
+            codes bytea,
+            free_at double precision
+        ) WITH (fillfactor = 50)
+        """,
+        # Requests that wait for their turn; sources by `place`, those of one source by `ready_at`. A request that is
+        # not `seen` any more has nobody who waits for its answer.
+        """
+        CREATE UNLOGGED TABLE pairing_turn (
+            id text PRIMARY KEY,
+            node uuid NOT NULL,
+            source text NOT NULL,
+            place bigint NOT NULL,
+            ready_at double precision NOT NULL,
+            seen double precision NOT NULL
+        ) WITH (fillfactor = 50)
+        """,
+        "CREATE INDEX pairing_turn_node ON pairing_turn (node)",
+        """
+        CREATE UNLOGGED TABLE pairing_source (
+            node uuid NOT NULL,
+            source text NOT NULL,
+            served double precision,
+            failures integer NOT NULL DEFAULT 0,
+            failed double precision NOT NULL DEFAULT 0,
+            not_before double precision NOT NULL DEFAULT 0,
+            PRIMARY KEY (node, source)
+        ) WITH (fillfactor = 80)
+        """,
+        # `id` and `request` are digests; `content` is sealed.
+        """
+        CREATE UNLOGGED TABLE pairing_attempt (
+            id bytea PRIMARY KEY,
+            request bytea NOT NULL,
+            node uuid NOT NULL,
+            source text NOT NULL,
+            ended boolean NOT NULL,
+            expires double precision NOT NULL,
+            content bytea NOT NULL
+        ) WITH (fillfactor = 50)
+        """,
+        "CREATE INDEX pairing_attempt_request ON pairing_attempt (request)",
+        "CREATE INDEX pairing_attempt_expires ON pairing_attempt (expires, ended, source)",
+        "CREATE INDEX pairing_attempt_node ON pairing_attempt (node)",
+        # Digests of the proofs that live attempts accept (HMAC-05).
+        "CREATE UNLOGGED TABLE pairing_proof (digest bytea PRIMARY KEY, expires double precision NOT NULL)",
+        "CREATE INDEX pairing_proof_expires ON pairing_proof (expires)",
+        # Digests of pending access tokens (SES-02), and of the tokens of connections that are offered (SES-04).
+        """
+        CREATE UNLOGGED TABLE pending_token (
+            digest bytea PRIMARY KEY,
+            local uuid NOT NULL,
+            remote uuid NOT NULL,
+            paired_at double precision NOT NULL,
+            protocol text NOT NULL,
+            s2_version text NOT NULL,
+            expires double precision NOT NULL
+        )
+        """,
+        "CREATE INDEX pending_token_pair ON pending_token (local, remote)",
+        "CREATE INDEX pending_token_expires ON pending_token (expires)",
+        """
+        CREATE UNLOGGED TABLE offer (
+            digest bytea PRIMARY KEY,
+            local uuid NOT NULL,
+            remote uuid NOT NULL,
+            paired_at double precision NOT NULL,
+            s2_version text NOT NULL,
+            address text NOT NULL,
+            owner text NOT NULL DEFAULT '',
+            expires double precision NOT NULL
+        )
+        """,
+        "CREATE INDEX offer_pair ON offer (local, remote)",
+        "CREATE INDEX offer_expires ON offer (expires)",
+    ),
+)
+
+MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED)
 """All migrations of this program, oldest first. What has been released is never changed."""

@@ -1,0 +1,466 @@
+"""Attempts, codes, turns and proofs in PostgreSQL, for the pairing servers of several instances.
+
+The rules are those of the core. An operation locks the row of its node, makes a core of the rows that it needs, lets
+that decide, and writes what has changed: one transaction. As all that belongs to a node happens under the lock of its
+row, instances take turns at each node, and do not disturb each other elsewhere. Times are those of the database.
+
+What is secret is sealed; attempts are found by digests. The tables are UNLOGGED: after a crash of the database they are
+empty, attempts have ended, and codes have to be made anew, but for static ones, which the vault keeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from s2connect.https.rate import network_of
+from s2connect.model.common import NodeId
+from s2connect.model.pairing import PairingErrorReason
+from s2connect.model.reply import BUSY, Reply
+from s2connect.model.secret import HmacChallengeResponse, PairingAttemptId
+from s2connect.pairing.attempt import Attempt, State
+from s2connect.pairing.challenge import LiveProofs
+from s2connect.pairing.code import PairingToken, TokenTable
+from s2connect.pairing.interface import PairingServerEvent
+from s2connect.pairing.rate_limiter import FAILURES_KEPT_FOR, VERSION, NodeRateLimiter
+from s2connect.pairing.refusals import refusal
+from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Asked, Elsewhere, PairingServer, Queued
+from s2connect.store.effects import held_back
+from s2connect.store.postgresql.database import Connection, Database, Row, Transaction
+from s2connect.store.postgresql.sealing import Sealer
+from s2connect.supervisor import Supervisor
+
+_log = logging.getLogger(__name__)
+
+UNSEEN: Final = 4.0
+"""Seconds after which a queued request counts as given up, whose instance asks for its turn once a second."""
+
+FORMER_TOKENS: Final = ATTEMPT_LIFETIME + 5.0
+"""Seconds for which a replaced code is kept for the attempts that began with it."""
+
+CLOCK: Final = "extract(epoch FROM clock_timestamp())::float8"
+"""Time of the database, in seconds since the epoch."""
+
+StaticToken = Callable[[NodeId], Awaitable[PairingToken | None]]
+
+
+class PostgresqlProofs(LiveProofs):
+    """Proofs that the live attempts of all instances accept, within one transaction."""
+
+    def __init__(self, within: Transaction) -> None:
+        super().__init__()
+        self._within = within
+
+    async def claim(
+        self, sent: HmacChallengeResponse, expected: HmacChallengeResponse, *, now: float, lifetime: float
+    ) -> bool:
+        """See :meth:`LiveProofs.claim`. A challenge that is reflected was answered before, so its proof stands here."""
+        ours, accepted = (hashlib.sha256(response.raw).digest() for response in (sent, expected))
+        if ours == accepted:
+            return False
+        claimed = await self._within.execute(
+            "INSERT INTO pairing_proof (digest, expires) SELECT %(accepted)s, %(until)s"
+            " WHERE NOT EXISTS (SELECT 1 FROM pairing_proof WHERE digest = %(ours)s AND expires > %(now)s)"
+            " ON CONFLICT (digest) DO UPDATE SET expires = excluded.expires",
+            {"accepted": accepted, "ours": ours, "until": now + lifetime, "now": now},
+        )
+        return claimed.rowcount == 1
+
+
+@dataclass(slots=True)
+class _Part:
+    """Part of the shared state, as it was loaded under the lock of its node."""
+
+    node: NodeId
+    now: float
+    tokens: TokenTable
+    was: dict[str, Any]
+    limiter: NodeRateLimiter = field(default_factory=NodeRateLimiter)
+    sources: dict[str, Any] = field(default_factory=dict)
+    attempts: dict[PairingAttemptId, dict[str, Any]] = field(default_factory=dict)
+    core: PairingServer = field(init=False)
+
+
+class PostgresqlPairing:
+    """The contract of :class:`~s2connect.pairing.shared.SharedPairing` for several instances.
+
+    Args:
+        core: Server without state of its own, whose settings count.
+        database: The database.
+        sealer: Seals codes and attempts.
+        report: Called with events, once what they report is durable.
+        static_token: Returns the static code of a node from the vault.
+        supervisor: Owns what goes on behind the requests.
+    """
+
+    def __init__(
+        self,
+        core: PairingServer,
+        database: Database,
+        sealer: Sealer,
+        *,
+        report: Callable[[PairingServerEvent], None],
+        static_token: StaticToken,
+        supervisor: Supervisor,
+    ) -> None:
+        self.core = core
+        self._database = database
+        self._sealer = sealer
+        self._report = report
+        self._static_token = static_token
+        self._supervisor = supervisor
+
+    # The turns (PAIR-02)
+
+    async def queue(self, asked: Asked) -> Queued | Reply:
+        source = network_of(asked.address)
+        async with self._part(asked.node.id) as (within, part):
+            before = await self._load_limiter(within, part, {source})
+            part.core.elsewhere = await self._elsewhere(within, source, part.now)
+            queued = part.core.queue(asked, now=part.now)
+            if isinstance(queued, Queued):
+                queued.turn.id = uuid.uuid4().hex
+                await self._save_limiter(within, part, before)
+        return queued
+
+    async def _elsewhere(self, within: Transaction, source: str, now: float) -> Elsewhere:
+        """Return the numbers for the bounds of PAIR-12."""
+        row = await within.row(
+            "SELECT count(*) AS kept, count(*) FILTER (WHERE NOT ended) AS live,"
+            " count(*) FILTER (WHERE NOT ended AND source = %(source)s) AS mine,"
+            " (SELECT count(*) FROM pairing_turn WHERE seen > %(seen)s) AS queued,"
+            " (SELECT count(*) FROM pairing_turn WHERE seen > %(seen)s AND source = %(source)s) AS mine_queued"
+            " FROM pairing_attempt WHERE expires > %(now)s",
+            {"source": source, "now": now, "seen": now - UNSEEN},
+        )
+        assert row is not None
+        return Elsewhere(row["live"] + row["queued"], row["mine"] + row["mine_queued"], row["kept"])
+
+    async def wait(self, queued: Queued) -> float | Reply | None:
+        if self.core.is_removed(queued.node):
+            return refusal(PairingErrorReason.NODE_NOT_FOUND, "There is no such node here.")
+
+        async def seen(connection: Connection) -> Row | None:
+            cursor = await connection.execute(
+                f"UPDATE pairing_turn SET seen = clock.now FROM (SELECT {CLOCK} AS now) AS clock WHERE id = %s"  # noqa: S608 - constants
+                " RETURNING clock.now, ready_at,"
+                " (SELECT free_at FROM pairing_node WHERE pairing_node.node = pairing_turn.node) AS free_at",
+                (queued.turn.id,),
+            )
+            return await cursor.fetchone()
+
+        row = await self._database.read("wait for a turn in", seen)
+        if row is None:
+            return BUSY  # displaced by a request of another source, or forgotten by a database that has crashed
+        at = max(row["free_at"] or row["ready_at"], row["ready_at"])
+        return await self._take_turn(queued) if at <= row["now"] else float(at - row["now"])
+
+    async def _take_turn(self, queued: Queued) -> float | Reply | None:
+        async with self._part(queued.node.id) as (within, part):
+            before = await self._load_limiter(within, part)
+            turn = part.limiter.turn(queued.turn.id)
+            if turn is None:
+                return BUSY
+            at = part.limiter.wait(turn, now=part.now)
+            if at is None:
+                await self._save_limiter(within, part, before)
+        return at if at is None else at - part.now
+
+    def abandon(self, queued: Queued) -> None:
+        """See :meth:`SharedPairing.abandon`. Where that fails, the others pass it over after some seconds."""
+
+        async def leave() -> None:
+            async def forget(connection: Connection) -> None:
+                await connection.execute("DELETE FROM pairing_turn WHERE id = %s", (queued.turn.id,))
+
+            await self._database.read("write", forget)
+
+        self._supervisor.spawn(leave(), "abandon", expected=logging.DEBUG)
+
+    # Attempts
+
+    @contextlib.asynccontextmanager
+    async def begin(self, queued: Queued) -> AsyncIterator[tuple[PairingServer, float]]:
+        async with self._part(queued.node.id) as (within, part):
+            await self._load_attempts(within, part, "request = %s", queued.digest)
+            part.core.proofs = PostgresqlProofs(within)
+            yield part.core, part.now
+
+    @contextlib.asynccontextmanager
+    async def attempt(self, attempt_id: PairingAttemptId) -> AsyncIterator[tuple[PairingServer, float]]:
+        digest = digest_of(attempt_id)
+
+        async def find(connection: Connection) -> Row | None:
+            found = f"SELECT node FROM pairing_attempt WHERE id = %s AND expires > {CLOCK}"  # noqa: S608 - constants
+            return await (await connection.execute(found.encode(), (digest,))).fetchone()
+
+        row = await self._database.read("read", find)
+        if row is None:
+            yield self.core.part(), 0.0  # which knows no attempt
+            return
+        with held_back() as effects:
+            async with self._part(NodeId(row["node"])) as (within, part):
+                await self._load_attempts(within, part, "id = %s", digest)
+                yield part.core, part.now
+        for effect in effects:
+            effect()
+
+    # Codes
+
+    @contextlib.asynccontextmanager
+    async def codes(self, node: NodeId) -> AsyncIterator[tuple[TokenTable, float]]:
+        async with self._part(node) as (_, part):
+            yield part.tokens, part.now
+
+    async def tables(self, nodes: Collection[NodeId]) -> tuple[Mapping[NodeId, TokenTable], float]:
+        async def read(connection: Connection) -> tuple[list[Row], float]:
+            cursor = await connection.execute(
+                "SELECT node, codes FROM pairing_node WHERE node = ANY(%s) AND codes IS NOT NULL", (list(nodes),)
+            )
+            rows = await cursor.fetchall()
+            clock = await (await connection.execute(f"SELECT {CLOCK} AS now".encode())).fetchone()
+            return rows, clock["now"] if clock is not None else 0.0
+
+        rows, now = await self._database.read("read", read)
+        found = {NodeId(row["node"]): self._table(NodeId(row["node"]), row["codes"]) for row in rows}
+        for node in nodes:
+            if node not in found:  # nobody has used it since the database was started
+                async with self.codes(node) as (found[node], now):
+                    pass
+        return found, now
+
+    async def forget(self, node: NodeId) -> None:
+        async with self._part(node) as (within, part):
+            await self._load_attempts(within, part, "node = %s", node)
+            part.core.forget(node)
+            await self._save_attempts(within, part)
+            for table in ("pairing_turn", "pairing_source", "pairing_node"):
+                await within.execute(f"DELETE FROM {table} WHERE node = %s", (node,))  # noqa: S608 - constants
+            part.was = part.tokens.dump(now=part.now, keep=FORMER_TOKENS)
+
+    # Expiry
+
+    async def sweep(self) -> None:
+        """End the attempts whose 15 seconds are over, and forget what counts no more. Each instance does it."""
+
+        async def old(connection: Connection) -> list[Row]:
+            statement = f"SELECT DISTINCT node FROM pairing_attempt WHERE NOT ended AND expires <= {CLOCK}"  # noqa: S608 - constants
+            return await (await connection.execute(statement.encode())).fetchall()
+
+        for row in await self._database.read("read", old):
+            async with self._part(NodeId(row["node"])) as (within, part):
+                await self._load_attempts(within, part, "false")
+                part.core.expire(now=part.now)
+        for table, key, over in (
+            ("pairing_attempt", "id", f"ended AND expires <= {CLOCK}"),
+            ("pairing_proof", "digest", f"expires <= {CLOCK}"),
+            ("pairing_turn", "id", f"seen <= {CLOCK} - {UNSEEN}"),
+            ("pairing_source", "node, source", f"greatest(served, failed) <= {CLOCK} - {FAILURES_KEPT_FOR}"),
+        ):
+            await self._database.read("write", swept(table, key, over))
+
+    # Rows
+
+    @contextlib.asynccontextmanager
+    async def _part(self, node: NodeId) -> AsyncIterator[tuple[Transaction, _Part]]:
+        """Lock a node, and give a core with its codes; write what changes, and report once that is durable."""
+        async with self._database.transaction() as within:
+            part = await self._locked(within, node)
+            yield within, part
+            await self._save_codes(within, part)
+            await self._save_attempts(within, part)
+        for event in part.core.events:
+            self._report(event)
+
+    async def _locked(self, within: Transaction, node: NodeId) -> _Part:
+        # The time is that after the lock was there.
+        lock = (
+            "WITH locked AS MATERIALIZED (SELECT codes FROM pairing_node WHERE node = %s FOR UPDATE)"  # noqa: S608 - constants
+            f" SELECT codes, {CLOCK} AS now FROM locked"
+        )
+        while (row := await within.row(lock, (node,))) is None:
+            await within.execute("INSERT INTO pairing_node (node) VALUES (%s) ON CONFLICT DO NOTHING", (node,))
+        now = row["now"]
+        if row["codes"] is not None:
+            tokens = self._table(node, row["codes"])
+            was = tokens.dump(now=now, keep=FORMER_TOKENS)
+        else:
+            tokens, was = TokenTable(), {}
+            if (static := await self._static_token(node)) is not None:
+                tokens.issue(static, now=now, lifetime=None)
+        part = _Part(node, now, tokens, was)
+        part.core = self.core.part()
+        part.core.take(node, tokens, part.limiter)
+        return part
+
+    def _table(self, node: NodeId, sealed: bytes) -> TokenTable:
+        return TokenTable.load(json.loads(self._sealer.open(_name_of_codes(node), sealed)))
+
+    async def _save_codes(self, within: Transaction, part: _Part) -> None:
+        value = part.tokens.dump(now=part.now, keep=FORMER_TOKENS)
+        if value != part.was:
+            sealed = self._sealer.seal(_name_of_codes(part.node), _json(value))
+            await within.execute("UPDATE pairing_node SET codes = %s WHERE node = %s", (sealed, part.node))
+
+    async def _load_attempts(self, within: Transaction, part: _Part, which: str, *values: object) -> None:
+        """Load attempts of the node: those that fit, and those whose time is over."""
+        rows = await within.rows(
+            "SELECT id, content FROM pairing_attempt WHERE node = %s"  # noqa: S608 - constants
+            f" AND ({which} OR (NOT ended AND expires <= %s)) ORDER BY expires",
+            (part.node, *values, part.now),
+        )
+        found = []
+        for row in rows:
+            content = json.loads(self._sealer.open(_name_of_attempt(row["id"]), row["content"]))
+            attempt = Attempt.load(content, part.tokens.issued)
+            part.attempts[attempt.id] = content
+            found.append(attempt)
+        await self._load_failures(within, part, {attempt.source for attempt in found})
+        part.core.take(part.node, part.tokens, part.limiter, found)
+
+    async def _save_attempts(self, within: Transaction, part: _Part) -> None:
+        attempts = part.core.attempts()
+        for attempt_id, was in list(part.attempts.items()):
+            if attempt_id not in attempts:
+                await within.execute("DELETE FROM pairing_attempt WHERE id = %s", (digest_of(attempt_id),))
+            elif (content := attempts[attempt_id].dump()) != was:
+                await self._write(within, attempts[attempt_id], content)
+        for attempt_id, attempt in attempts.items():
+            if attempt_id not in part.attempts:
+                await self._write(within, attempt, attempt.dump())
+        part.attempts = {attempt_id: attempt.dump() for attempt_id, attempt in attempts.items()}
+        await self._save_sources(within, part, part.limiter.dump())
+
+    async def _write(self, within: Transaction, attempt: Attempt, content: dict[str, Any]) -> None:
+        digest = digest_of(attempt.id)
+        await within.execute(
+            "INSERT INTO pairing_attempt (id, request, node, source, ended, expires, content)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s)"
+            " ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, content = excluded.content",
+            (
+                digest,
+                attempt.request,
+                attempt.node,
+                attempt.source,
+                attempt.state is State.ENDED,
+                attempt.expires_at,
+                self._sealer.seal(_name_of_attempt(digest), _json(content)),
+            ),
+        )
+
+    # Rows of the rate limiter
+
+    async def _load_limiter(self, within: Transaction, part: _Part, more: Iterable[str] = ()) -> list[str]:
+        """Load the queue of a node, and what is known of the sources in it; return the names of the requests."""
+        row = await within.row("SELECT free_at FROM pairing_node WHERE node = %s", (part.node,))
+        turns = await within.rows(
+            "SELECT id, source, ready_at FROM pairing_turn WHERE node = %s AND seen > %s ORDER BY place, ready_at",
+            (part.node, part.now - UNSEEN),
+        )
+        waiting: dict[str, list[tuple[str, float]]] = {}
+        for turn in turns:
+            waiting.setdefault(turn["source"], []).append((turn["id"], turn["ready_at"]))
+        await self._load_failures(
+            within, part, {*waiting, *more}, free_at=row["free_at"] if row else None, waiting=waiting
+        )
+        return [turn["id"] for turn in turns]
+
+    async def _load_failures(
+        self,
+        within: Transaction,
+        part: _Part,
+        sources: Collection[str],
+        *,
+        free_at: float | None = None,
+        waiting: Mapping[str, list[tuple[str, float]]] | None = None,
+    ) -> None:
+        rows = []
+        if sources:
+            rows = await within.rows(
+                "SELECT * FROM pairing_source WHERE node = %s AND source = ANY(%s)", (part.node, list(sources))
+            )
+        value = {
+            "version": VERSION,
+            "free_at": free_at,
+            "waiting": [[source, [list(turn) for turn in turns]] for source, turns in (waiting or {}).items()],
+            "served": {row["source"]: row["served"] for row in rows if row["served"] is not None},
+            "failures": {
+                row["source"]: [row["failures"], row["failed"], row["not_before"]] for row in rows if row["failures"]
+            },
+        }
+        part.limiter = NodeRateLimiter.load(value, delay=self.core.delay)
+        part.sources = part.limiter.dump()
+        part.core.take(part.node, part.tokens, part.limiter)
+
+    async def _save_limiter(self, within: Transaction, part: _Part, before: list[str]) -> None:
+        value = part.limiter.dump()
+        if value["free_at"] != part.sources["free_at"]:
+            await within.execute("UPDATE pairing_node SET free_at = %s WHERE node = %s", (value["free_at"], part.node))
+        after = {turn[0]: (source, turn[1]) for source, turns in value["waiting"] for turn in turns}
+        if gone := [name for name in before if name not in after]:
+            await within.execute("DELETE FROM pairing_turn WHERE id = ANY(%s)", (gone,))
+        for name in after.keys() - set(before):
+            source, ready_at = after[name]
+            await within.execute(
+                "INSERT INTO pairing_turn (id, node, source, place, ready_at, seen)"
+                " SELECT %(id)s, %(node)s, %(source)s, coalesce(max(place) FILTER (WHERE source = %(source)s),"
+                " max(place) + 1, 0), %(ready_at)s, %(seen)s FROM pairing_turn WHERE node = %(node)s",
+                {"id": name, "node": part.node, "source": source, "ready_at": ready_at, "seen": part.now},
+            )
+        was = [source for source, _ in part.sources["waiting"]]
+        order = [source for source, _ in value["waiting"]]
+        if order and order != was and order[-1] in was:  # it had its turn, and goes to the end
+            await within.execute(
+                "UPDATE pairing_turn SET place = (SELECT max(place) + 1 FROM pairing_turn WHERE node = %(node)s)"
+                " WHERE node = %(node)s AND source = %(source)s",
+                {"node": part.node, "source": order[-1]},
+            )
+        await self._save_sources(within, part, value)
+
+    async def _save_sources(self, within: Transaction, part: _Part, value: dict[str, Any]) -> None:
+        was = part.sources or {"served": {}, "failures": {}}
+        for source in value["served"].keys() | value["failures"].keys():
+            served, failures = value["served"].get(source), value["failures"].get(source)
+            if (served, failures) != (was["served"].get(source), was["failures"].get(source)):
+                count, last, not_before = failures or (0, 0.0, 0.0)
+                await within.execute(
+                    "INSERT INTO pairing_source (node, source, served, failures, failed, not_before)"
+                    " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (node, source) DO UPDATE SET"
+                    " served = excluded.served, failures = excluded.failures, failed = excluded.failed,"
+                    " not_before = excluded.not_before",
+                    (part.node, source, served, count, last, not_before),
+                )
+        part.sources = value
+
+
+def digest_of(attempt_id: PairingAttemptId) -> bytes:
+    """Return the digest by which an attempt is found."""
+    return hashlib.sha256(attempt_id.reveal().encode("ascii")).digest()
+
+
+def _name_of_codes(node: NodeId) -> str:
+    return f"codes {node}"
+
+
+def _name_of_attempt(digest: bytes) -> str:
+    return f"attempt {digest.hex()}"
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("utf-8")
+
+
+def swept(table: str, key: str, over: str) -> Callable[[Connection], Awaitable[None]]:
+    """Return the work that deletes the rows that are ``over``, without waiting for those in use."""
+    statement = f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {over} FOR UPDATE SKIP LOCKED)"  # noqa: S608 - constants
+
+    async def sweep(connection: Connection) -> None:
+        await connection.execute(statement.encode())
+
+    return sweep

@@ -1,0 +1,66 @@
+"""State that several instances share in one PostgreSQL database."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from s2connect.model.url import WebSocketUrl
+from s2connect.pairing.interface import PairingServerEvent
+from s2connect.pairing.server_core import PairingServer
+from s2connect.shared.pairing import PostgresqlPairing, StaticToken
+from s2connect.shared.sessions import PostgresqlSessions
+from s2connect.store.base import Pairing, PairKey
+from s2connect.store.postgresql.database import Database
+from s2connect.store.postgresql.sealing import Sealer
+from s2connect.supervisor import Supervisor
+
+SWEEP_EVERY: Final = 5.0
+"""Seconds between two sweeps of an instance; the first to come has the work, the others find nothing."""
+
+
+class PostgresqlShared:
+    """The contract of :class:`~s2connect.endpoint.state.SharedState` in PostgreSQL.
+
+    Args:
+        database: The database, which is that of the store; its owner closes it.
+        sealer: Seals what is secret.
+    """
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        self._database = database
+        self._sealer = sealer
+
+    def pairing(
+        self,
+        core: PairingServer,
+        *,
+        report: Callable[[PairingServerEvent], None],
+        static_token: StaticToken,
+        supervisor: Supervisor,
+    ) -> PostgresqlPairing:
+        """Return the attempts and codes of all instances; a task of the supervisor ends what expires."""
+        shared = PostgresqlPairing(
+            core, self._database, self._sealer, report=report, static_token=static_token, supervisor=supervisor
+        )
+        supervisor.keep(lambda: _keep_swept(shared.sweep), "sweep")
+        return shared
+
+    def sessions(
+        self,
+        pairings_of: Callable[[PairKey], Awaitable[list[Pairing]]],
+        websocket_url: Callable[[], WebSocketUrl],
+        supervisor: Supervisor,
+    ) -> PostgresqlSessions:
+        """Return the pending tokens and offers of all instances; likewise."""
+        shared = PostgresqlSessions(self._database, pairings_of, websocket_url)
+        supervisor.keep(lambda: _keep_swept(shared.sweep), "sweep")
+        return shared
+
+
+async def _keep_swept(sweep: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_EVERY * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+        await sweep()
