@@ -477,6 +477,8 @@ def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
 
 
 ELSEWHERE = {
+    "abandon-turn": "instances/test_instances_tasks.py",
+    "shared-sweep": "instances/test_instances_tasks.py",
     "database-commit": "store/test_store_postgresql_database.py",
     "database-operation": "store/test_store_postgresql_database.py",
     "database-rollback": "store/test_store_postgresql_database.py",

@@ -1,1 +1,1 @@
-"""What several instances share in PostgreSQL while requests are under way. Its modules need psycopg."""
+"""State that several instances share in PostgreSQL while requests are under way. Its modules need psycopg."""

@@ -181,7 +181,7 @@ class PostgresqlPairing:
 
             await self._database.read("write", forget)
 
-        self._supervisor.spawn(leave(), "abandon", expected=logging.DEBUG)
+        self._supervisor.spawn(leave(), "abandon-turn", expected=logging.DEBUG)
 
     # Attempts
 

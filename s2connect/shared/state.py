@@ -45,7 +45,7 @@ class PostgresqlShared:
         shared = PostgresqlPairing(
             core, self._database, self._sealer, report=report, static_token=static_token, supervisor=supervisor
         )
-        supervisor.keep(lambda: _keep_swept(shared.sweep), "sweep")
+        supervisor.keep(lambda: _keep_swept(shared.sweep), "shared-sweep")
         return shared
 
     def sessions(
@@ -56,7 +56,7 @@ class PostgresqlShared:
     ) -> PostgresqlSessions:
         """Return the pending tokens and offers of all instances; likewise."""
         shared = PostgresqlSessions(self._database, pairings_of, websocket_url)
-        supervisor.keep(lambda: _keep_swept(shared.sweep), "sweep")
+        supervisor.keep(lambda: _keep_swept(shared.sweep), "shared-sweep")
         return shared
 
 

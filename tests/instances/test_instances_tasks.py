@@ -1,0 +1,134 @@
+"""Tasks behind the state that instances share: what they do, and what comes of an error in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import psycopg
+import pytest
+
+from s2connect.errors import StorageUnavailable
+from s2connect.events import PairingFailed
+from s2connect.model.common import NodeId
+from s2connect.pairing.code import PairingToken
+from s2connect.pairing.server_core import Asked, Queued
+from s2connect.shared import state as shared_state
+from s2connect.shared.pairing import PostgresqlPairing
+from s2connect.shared.sessions import PostgresqlSessions
+from tests.instances.instances import NODES, TOKEN, Instance, b64, instances, pairing_request
+from tests.waits import until
+
+TABLES = ("pairing_attempt", "pairing_proof", "pairing_turn", "pairing_source", "pending_token", "offer")
+
+
+def run(url: str, statement: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def asked(instance: Instance, number: int, address: str = "192.0.2.1") -> Asked:
+    challenge = b64(hashlib.sha256(b"%d" % number).digest())
+    found = instance.pairing.server.check(
+        pairing_request(number, challenge), binding=b"x", address=address, ready=True, now=0.0
+    )
+    assert isinstance(found, Asked)
+    return found
+
+
+async def test_the_sweep_goes_on_after_an_error(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_state, "SWEEP_EVERY", 0.05)
+    swept: list[str] = []
+    sweep = PostgresqlPairing.sweep
+
+    async def fails_once(shared: PostgresqlPairing) -> None:
+        swept.append("pairing")
+        if len(swept) == 1:
+            raise StorageUnavailable("the database is away", hint="")
+        await sweep(shared)
+
+    monkeypatch.setattr(PostgresqlPairing, "sweep", fails_once)
+    async with instances(postgresql) as (one,):
+        await until(lambda: len(swept) > 2)
+        assert one.state.supervisor.failures.counts["shared-sweep"] == 1
+
+
+async def test_what_is_over_is_forgotten_and_what_is_not_stays(postgresql: str) -> None:
+    async with instances(postgresql) as (one,):
+        assert isinstance(one.pairing.shared, PostgresqlPairing)
+        assert isinstance(one.pairings.shared, PostgresqlSessions)
+        for number, late in enumerate(("0", "extract(epoch FROM clock_timestamp()) + 60")):
+            node = NODES[number]
+            for statement in (
+                f"INSERT INTO pairing_attempt VALUES ('{number}', 'r', '{node}', 's', true, {late}, 'c')",
+                f"INSERT INTO pairing_proof VALUES ('{number}', {late})",
+                f"INSERT INTO pairing_turn VALUES ('{number}', '{node}', 's', 0, 0, {late})",
+                f"INSERT INTO pairing_source (node, source, served) VALUES ('{node}', 's', {late})",
+                f"INSERT INTO pending_token VALUES ('{number}', '{node}', '{node}', 0, 'WebSocket', 'v1', {late})",
+                f"INSERT INTO offer VALUES ('{number}', '{node}', '{node}', 0, 'v1', '', '', {late})",
+            ):
+                run(postgresql, statement)
+        await one.pairing.shared.sweep()
+        await one.pairings.shared.sweep()
+        for table in TABLES:
+            assert run(postgresql, f"SELECT count(*) FROM {table}") == [(1,)], table
+
+
+async def test_a_request_that_is_given_up_leaves_the_queue_also_where_that_fails_at_first(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with instances(postgresql) as (one,):
+        shared = one.pairing.shared
+        assert isinstance(shared, PostgresqlPairing)
+        queued = await shared.queue(asked(one, 1))
+        assert isinstance(queued, Queued)
+        database, failing = shared._database, True
+        read = database.read
+
+        async def fails(*arguments: Any) -> Any:
+            if failing:
+                raise StorageUnavailable("the database is away", hint="")
+            return await read(*arguments)
+
+        monkeypatch.setattr(database, "read", fails)
+        shared.abandon(queued)
+        await until(lambda: one.state.supervisor.failures.counts["abandon-turn"] == 1)
+        assert run(postgresql, "SELECT count(*) FROM pairing_turn") == [(1,)]
+        failing = False
+        shared.abandon(queued)
+        await until(lambda: not run(postgresql, "SELECT 1 FROM pairing_turn"))
+
+
+def _expire(url: str, instance: Instance) -> None:
+    """Put the end of all attempts, in their sealed content too, into the past."""
+    shared = instance.pairing.shared
+    assert isinstance(shared, PostgresqlPairing)
+    with psycopg.connect(url, autocommit=True) as connection:
+        for digest, sealed in connection.execute("SELECT id, content FROM pairing_attempt").fetchall():
+            name = f"attempt {digest.hex()}"
+            content = json.loads(shared._sealer.open(name, sealed)) | {"expires_at": 1.0}
+            connection.execute(
+                "UPDATE pairing_attempt SET expires = 1, content = %s WHERE id = %s",
+                (shared._sealer.seal(name, json.dumps(content).encode()), digest),
+            )
+
+
+@pytest.mark.rule("PAIR-04")
+async def test_attempts_whose_time_is_over_fail_once_whichever_instance_sees_it(postgresql: str) -> None:
+    async with instances(postgresql, 3) as several:
+        local = several[0].state.local.nodes[NODES[0]]
+        await several[0].pairing.new_code(local, PairingToken(TOKEN))
+        for number in range(3):
+            begun = await several[number].ask("pairing/requestPairing", pairing_request(number, b64(bytes(32))))
+            assert begun.status == 200
+        _expire(postgresql, several[0])
+        for one in several:
+            assert isinstance(one.pairing.shared, PostgresqlPairing)
+            await one.pairing.shared.sweep()
+        told = [event for one in several for event in one.happened if isinstance(event, PairingFailed)]
+        assert [event.reason for event in told] == ["expired"] * 3
+        assert {NodeId(event.peer.id) for event in told if event.peer is not None} != {NODES[0]}
+        assert not run(postgresql, "SELECT 1 FROM pairing_attempt")
+        assert run(postgresql, "SELECT sum(failures)::integer FROM pairing_source") == [(3,)]
