@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -92,9 +92,10 @@ class Monitoring:
         server.add_metrics(READY, ready)
 
 
-def status_of(observation: Observation) -> str:
+async def status_of(observation: Observation) -> str:
     """Return what programs show as JSON: of a bridge its status, otherwise all facts."""
     bridge = observation.bridge
+    await observation.read_codes()
     return write_json(observation.snapshot()) if bridge is None else json.dumps(bridge.status())
 
 
@@ -119,7 +120,7 @@ class Metrics:
         self._observation = observation
         self._server = LocalServer(None, host="127.0.0.1", port=port)
         monitoring = Monitoring(observation)
-        answers = {
+        answers: dict[str, Callable[[], web.Response | Awaitable[web.Response]]] = {
             PATH: monitoring.metrics,
             ALIVE: monitoring.alive,
             READY: monitoring.ready,
@@ -146,13 +147,16 @@ class Metrics:
         text = "This service has no page: it needs pip install 's2connect[web]', and is not switched off.\n"
         return web.Response(status=404, text=text)
 
-    def _status(self) -> web.Response:
-        text = status_of(self._observation)
+    async def _status(self) -> web.Response:
+        text = await status_of(self._observation)
         return web.Response(text=text, content_type="application/json", headers={"X-Content-Type-Options": "nosniff"})
 
 
-def _for_this_machine(show: Callable[[], web.Response]) -> Handler:
+def _for_this_machine(show: Callable[[], web.Response | Awaitable[web.Response]]) -> Handler:
     async def handle(request: web.Request) -> web.Response:
-        return show() if _HERE.fullmatch(request.host) else web.Response(status=421)
+        if not _HERE.fullmatch(request.host):
+            return web.Response(status=421)
+        shown = show()
+        return shown if isinstance(shown, web.Response) else await shown
 
     return handle

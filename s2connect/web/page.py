@@ -176,8 +176,7 @@ class Page:
         return web.Response(text=text, content_type="text/html")
 
     async def _status(self, request: web.Request, session: Session) -> web.Response:
-        await self._observation.read_codes()
-        return web.Response(text=status_of(self._observation), content_type="application/json")
+        return web.Response(text=await status_of(self._observation), content_type="application/json")
 
     async def _live(self, request: web.Request, session: Session) -> AsyncIterator[ServerEvent]:
         """Yield the parts that changed, again and again."""
