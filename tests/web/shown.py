@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
@@ -189,7 +188,10 @@ class Shown:
         self._curves: list[Curve] | None = None
         self.bridge = None
         self.announced = {OWN: PairingAnnounced(node=OWN, peer=node(text, 6, Role.RM), peer_endpoint=None)}
-        self.endpoint = SimpleNamespace(node=lambda _: SimpleNamespace(valid_pairing_code=lambda: None))
+        self.codes: dict[object, object] = {}
+
+    async def read_codes(self) -> None:
+        """There are none."""
 
     def snapshot(self) -> Snapshot:
         return self._snapshot
