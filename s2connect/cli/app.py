@@ -25,6 +25,7 @@ from s2connect.cli import (
     service_commands,
     setup_commands,
     simulate_commands,
+    store_commands,
     transfer_commands,
 )
 from s2connect.cli.terminal import INTERRUPTED, examples, named_home, print_json, register, with_home
@@ -191,6 +192,7 @@ app.add_typer(config_commands.app, name="config", rich_help_panel="Set up and ru
 app.add_typer(node_commands.app, name="node", rich_help_panel="Set up and run")
 app.add_typer(page_commands.app, name="page", rich_help_panel="Look and mend")
 register(app, backup_commands.backup, backup_commands.restore, backup_commands.move, panel="Keep and move")
+app.add_typer(store_commands.app, name="store", rich_help_panel="Keep and move")
 app.add_typer(bridge_commands.app, name="bridge", rich_help_panel="More products")
 app.add_typer(transfer_commands.app, name="transfer", rich_help_panel="More products")
 app.add_typer(registry_commands.app, name="registry", rich_help_panel="More products")

@@ -18,6 +18,7 @@ import msgspec
 from s2connect.endpoint.certificate import CA_FILE, CA_KEY, LEAF_KEY
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig
 from s2connect.endpoint.pairing import static_name
+from s2connect.endpoint.settings import read_config
 from s2connect.errors import (
     BackupRefused,
     ConfigurationError,
@@ -157,6 +158,11 @@ async def _opened(path: Path) -> AsyncIterator[tuple[Home, EndpointConfig, Vault
     """Open and lock a state directory whose service does not run."""
     async with contextlib.AsyncExitStack() as stack:
         home = await asyncio.to_thread(Home.open, path)
+        if (await asyncio.to_thread(read_config, home)).store is not None:
+            raise UsageError(
+                f"The state of {path} is in a database.",
+                hint="Back it up with PostgreSQL's own means; s2connect store copy --from URL brings it into a home.",
+            )
         await asyncio.to_thread(stack.enter_context, home.lock())
         data = await asyncio.to_thread(home.read, CONFIG_FILE)
         if data is None:

@@ -27,6 +27,7 @@ from s2connect.model.local import LocalEndpoint, LocalNode, check_aliases
 from s2connect.model.pairing import NodeIdAlias
 from s2connect.model.proxy import Proxy
 from s2connect.model.url import PAIRING_PORT, BaseUrl, host_as_ascii
+from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, has_password
 from s2connect.transports.mqtt.settings import MqttSettings
 
 CONFIG_FILE = "config.json"
@@ -114,6 +115,12 @@ class EndpointConfig(BaseModel):
         private_key: WAN: PEM file with the key of the leaf.
         trust_anchors: PEM file with CAs to trust beside those of the system, for servers in the WAN.
         vault: Where secrets are kept: ``keyring``, ``files``, or ``auto``, which ``init`` settles.
+        store: ``postgresql://user@host:5432/name``: keep nodes, pairings and secrets in this database, which several
+            instances of a WAN endpoint may share; None keeps them in the home. A URL with a password belongs in the
+            environment variable ``S2CONNECT_STORE``, or the password in ``PGPASSWORD`` or ``PGPASSFILE``.
+        store_key_file: File with the key that seals the secrets in the database, made by ``s2connect store key``; None
+            for that of the environment (``S2CONNECT_STORE_KEY``).
+        instance: Name of this instance, if several share the database.
         advertise: Whether a LAN endpoint with a ``.local`` name is published by DNS-SD (DISC-02).
         server: Whether it runs a server at all; without one it hosts devices only, which wait at energy managers to be
             paired (ROLE-04, LP-01).
@@ -144,6 +151,9 @@ class EndpointConfig(BaseModel):
     private_key: Path | None = None
     trust_anchors: Path | None = None
     vault: Literal["auto", "keyring", "files"] = "auto"
+    store: str | None = None
+    store_key_file: Path | None = None
+    instance: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")] | None = None
     advertise: bool = True
     server: bool = True
     wan_pairing_server: bool = False
@@ -159,6 +169,18 @@ class EndpointConfig(BaseModel):
     def _proxy(cls, value: str | None) -> str | None:
         if value is not None:
             check_proxy(value)
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _store(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                check_url(value)
+            except ConfigurationError as error:
+                raise ValueError(f"{error.what} {error.hint}".rstrip(".")) from None
+            if has_password(value):
+                raise ValueError(f"a URL with a password belongs in the environment variable {STORE_VARIABLE}")
         return value
 
     @field_validator("host")
@@ -180,6 +202,8 @@ class EndpointConfig(BaseModel):
             raise ValueError("every node needs an alias where there are several (TOK-03)")
         if (self.certificate is None) != (self.private_key is None):
             raise ValueError("certificate and private_key belong together")
+        if self.store is not None and (self.deployment is not Deployment.WAN or self.certificate is None):
+            raise ValueError("store needs deployment WAN and certificate: all instances are one name on the internet")
         if not self.server and (
             self.deployment is not Deployment.LAN or any(node.role is not Role.RM for node in self.nodes)
         ):

@@ -22,9 +22,10 @@ from s2connect.endpoint.pairing import CodeStatus, PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.rereading import FileReader, Reread
 from s2connect.endpoint.resolver import Resolver
-from s2connect.endpoint.settings import Settings, read_config
+from s2connect.endpoint.settings import Settings
 from s2connect.endpoint.state import EndpointState
 from s2connect.endpoint.stopping import until_signal
+from s2connect.endpoint.storage import open_storage
 from s2connect.errors import (
     ConfigurationError,
     NotPaired,
@@ -41,12 +42,9 @@ from s2connect.model.secret import Secret
 from s2connect.model.url import BaseUrl
 from s2connect.session.http_client import SessionClient
 from s2connect.session.session import Session
-from s2connect.store.base import Pairing, PairKey, Store, Vault
+from s2connect.store.base import Pairing, PairKey, Vault
 from s2connect.store.home import Home
-from s2connect.store.memory import MemoryStore, MemoryVault
-from s2connect.store.restoring import DATABASE, SECRETS
 from s2connect.store.sqlite import SqliteStore
-from s2connect.store.vault import open_vault
 from s2connect.transports.base import Transport, installed_transport
 from s2connect.transports.websocket import WebSocketTransport
 
@@ -84,8 +82,8 @@ class Endpoint:
         certificates: CertificateManager,
         tls: ServerContext,
         home: Home | None,
+        settings: Settings,
         *,
-        from_home: bool,
         serve: bool,
         zeroconf: AsyncZeroconf | None,
     ) -> None:
@@ -97,7 +95,7 @@ class Endpoint:
         self._certificates = certificates
         self._tls = tls
         self._home = home
-        self._settings = Settings(state, home, from_home=from_home)
+        self._settings = settings
         self._serve = serve
         self._websocket = WebSocketTransport(state.websocket_url)
         self._transports: dict[str, Transport] = {WEBSOCKET: self._websocket}
@@ -149,20 +147,9 @@ class Endpoint:
             opened: Home | None = None
             if home is not None:
                 opened = await asyncio.to_thread(Home.open, Path(home))
-                await asyncio.to_thread(stack.enter_context, opened.lock())
             from_home = config is None
-            if config is None:
-                if opened is None:
-                    raise UsageError("An endpoint needs a home or settings.")
-                config = await asyncio.to_thread(read_config, opened)
-            store: Store
-            vault: Vault
-            if opened is None:
-                vault, store = MemoryVault(), MemoryStore()
-            else:
-                vault, _ = await asyncio.to_thread(open_vault, config.vault, opened.path / SECRETS)
-                store = await SqliteStore.open(opened.path / DATABASE, vault)
-            stack.push_async_callback(store.close)
+            storage = await open_storage(stack, opened, config)
+            config = storage.config
             proxies = Proxies.of(config.proxy, config.proxy_exceptions, os.environ)
             resolver = Resolver(
                 addresses or {}, zeroconf, public_only=config.connects_to_internet_only, proxies=proxies
@@ -171,15 +158,16 @@ class Endpoint:
             state = EndpointState(
                 config=config,
                 local=config.endpoint(),
-                store=store,
-                vault=vault,
+                store=storage.store,
+                vault=storage.vault,
                 pki=await asyncio.to_thread(wan_client_context, config.trust_anchors),
                 proxies=proxies,
                 resolver=resolver,
                 port=config.port,
             )
-            certificates, tls = await asyncio.to_thread(_certificate, config, opened, vault)
-            endpoint = cls(state, certificates, tls, opened, from_home=from_home, serve=serve, zeroconf=zeroconf)
+            certificates, tls = await asyncio.to_thread(_certificate, config, opened, storage.vault)
+            settings = Settings(state, opened, storage.nodes, from_home=from_home)
+            endpoint = cls(state, certificates, tls, opened, settings, serve=serve, zeroconf=zeroconf)
             stack.push_async_callback(endpoint._close)
             await endpoint._start()
             if listen:
@@ -301,7 +289,7 @@ class Endpoint:
             return []
         async with self._settings.lock:
             await self._start_transports(nodes)
-            await self._settings.write_nodes(with_aliases([*self.config.nodes, *nodes], also_alone=alias_alone))
+            await self._settings.change_nodes(lambda known: with_aliases([*known, *nodes], also_alone=alias_alone))
         added = [await self._add_node(self._state.local.nodes[node.id]) for node in nodes]
         if self._lan is not None and self._state.ready:
             self._lan.nodes_changed()
@@ -331,7 +319,7 @@ class Endpoint:
             with contextlib.suppress(NotPaired):  # it has just ended
                 ended[pairing.key] = await removed.unpair(pairing.key.remote, forget=forget)
         async with self._settings.lock:
-            await self._settings.write_nodes([known for known in self.config.nodes if known.id != node])
+            await self._settings.change_nodes(lambda nodes: [known for known in nodes if known.id != node])
         del self.nodes[node]
         await self._connections[node].close()  # it stays, for what is under way
         await self._pairing.forget(node)
@@ -359,7 +347,7 @@ class Endpoint:
         if not changed:
             return
         async with self._settings.lock:
-            await self._settings.write_nodes([described(known, changed.get(known.id)) for known in self.config.nodes])
+            await self._settings.change_nodes(lambda nodes: [described(one, changed.get(one.id)) for one in nodes])
 
     async def change_settings(self, change: Callable[[EndpointConfig], EndpointConfig]) -> None:
         """Change the settings in the home; ``change`` runs in a thread. Names and nodes count at once, else a restart.
@@ -510,7 +498,10 @@ class Endpoint:
 
         phrase = passphrase_of(passphrase)
         if self._home is None or not isinstance(self._state.store, SqliteStore):
-            raise UsageError("This endpoint has no state directory.")
+            raise UsageError(
+                "The state of this endpoint is not in a state directory.",
+                hint="A database is backed up with PostgreSQL's own means: pg_dump, or a base backup.",
+            )
         return await take(self._home, self.config, self._state.vault, self._state.store, phrase)
 
     # The local network

@@ -10,12 +10,12 @@ from pathlib import Path
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig
 from s2connect.endpoint.endpoint import Endpoint, certificates_of
 from s2connect.endpoint.settings import read_config
+from s2connect.endpoint.storage import open_storage
 from s2connect.errors import ConfigurationError, NotInitialised, PairingsLost, UsageError
 from s2connect.model.roles import CommunicationRole
 from s2connect.store.base import Vault
 from s2connect.store.home import Home
-from s2connect.store.restoring import DATABASE, SECRETS
-from s2connect.store.sqlite import SqliteStore
+from s2connect.store.restoring import SECRETS
 from s2connect.store.vault import open_vault
 
 
@@ -71,15 +71,13 @@ async def unpair_all(path: Path) -> int:
 async def _end_pairings(home: Home, config: EndpointConfig, then: Callable[[Vault], object] = lambda _: None) -> int:
     ended = await _unpair(home.path)
     async with contextlib.AsyncExitStack() as stack:
-        await asyncio.to_thread(stack.enter_context, home.lock())
-        vault, _ = await asyncio.to_thread(open_vault, config.vault, home.path / SECRETS)
-        store = await SqliteStore.open(home.path / DATABASE, vault, anew=True)
-        stack.push_async_callback(store.close)
+        storage = await open_storage(stack, home, config, anew=True)
+        store = storage.store
         left = await store.pairings()
         for pairing in left:
             server = pairing.communication_role is CommunicationRole.SERVER
             await store.remove_pairing(pairing, tombstone=server)
-        await asyncio.to_thread(then, vault)
+        await asyncio.to_thread(then, storage.vault)
     return ended + len(left)
 
 

@@ -1,19 +1,26 @@
-"""Settings of an endpoint: read from its home, changed while it is open, and written there."""
+"""Settings of an endpoint: read from its home, changed while it is open, and written there, or to the database."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, checked
 from s2connect.endpoint.hosted import check_new_aliases
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import NotInitialised, UsageError
+from s2connect.model.common import NodeId
 from s2connect.store.home import Home
+from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, without_password
+
+if TYPE_CHECKING:  # of the extra
+    from s2connect.store.postgresql.nodes import NodeRows
 
 
 def read_config(home: Home) -> EndpointConfig:
-    """Read the settings of a home.
+    """Read the settings of a home, with the store of the environment where there is one.
 
     Raises:
         NotInitialised, ConfigurationError, StorageError: It has none; or they cannot be used, or not be read.
@@ -21,7 +28,62 @@ def read_config(home: Home) -> EndpointConfig:
     data = home.read(CONFIG_FILE)
     if data is None:
         raise NotInitialised(f"{home.path} is not set up.")
-    return EndpointConfig.from_json(data)
+    config = EndpointConfig.from_json(data)
+    if not (url := os.environ.get(STORE_VARIABLE)):
+        return config
+    settings = config.model_dump() | {"store": without_password(check_url(url))}
+    return checked(lambda: EndpointConfig.model_validate(settings), f"with {STORE_VARIABLE}")
+
+
+class SharedNodes:
+    """Nodes of an endpoint in a database, for all of its instances."""
+
+    def __init__(self, rows: NodeRows) -> None:
+        self._rows = rows
+
+    async def read(self, config: EndpointConfig) -> EndpointConfig:
+        """Return settings with the nodes of the database; those that are only in the settings are put there.
+
+        Raises:
+            ConfigurationError: They do not go together, e.g. because two have the same alias.
+            StorageUnavailable: The database is not there.
+        """
+        return await self._change(config, lambda known: known, new=config.nodes)
+
+    async def change(
+        self, config: EndpointConfig, change: Callable[[Sequence[NodeConfig]], Sequence[NodeConfig]]
+    ) -> EndpointConfig:
+        """Return settings with the nodes that ``change`` makes of those in the database, where they are then.
+
+        ``change`` may run several times. Raises what it raises, and as :meth:`read`.
+        """
+        return await self._change(config, change)
+
+    async def _change(
+        self,
+        config: EndpointConfig,
+        change: Callable[[Sequence[NodeConfig]], Sequence[NodeConfig]],
+        new: Sequence[NodeConfig] = (),
+    ) -> EndpointConfig:
+        result = config
+
+        def changed(rows: dict[NodeId, bytes | None]) -> dict[NodeId, bytes | None]:
+            nonlocal result
+            known = [NodeConfig.model_validate_json(settings) for settings in rows.values() if settings is not None]
+            known += [node for node in new if node.id not in rows]
+            nodes = tuple(change(known))
+            result = with_nodes(config, nodes)
+            kept = {node.id: node.model_dump_json(exclude_none=True).encode() for node in nodes}
+            return {**dict.fromkeys(rows), **kept}
+
+        await self._rows.change(lambda rows: changed(dict(rows)))
+        return result
+
+
+def with_nodes(config: EndpointConfig, nodes: Sequence[NodeConfig]) -> EndpointConfig:
+    """Return settings with these nodes. Raises ConfigurationError where they do not go together."""
+    settings = config.model_dump() | {"nodes": nodes}
+    return checked(lambda: EndpointConfig.model_validate(settings), "the nodes")
 
 
 class Settings:
@@ -30,33 +92,48 @@ class Settings:
     Args:
         state: Has those in force.
         home: Where they are kept, if anywhere.
+        nodes: The nodes in the database, where they are kept there; the home is only read then.
         from_home: Whether those in force were read there. A person may change those in the home meanwhile, which
             count from the next opening on.
 
     Attributes:
-        lock: Held by a caller of :meth:`write_nodes`, from before it reads the nodes.
+        lock: Held by a caller of :meth:`change_nodes`.
     """
 
-    def __init__(self, state: EndpointState, home: Home | None, *, from_home: bool) -> None:
+    def __init__(
+        self, state: EndpointState, home: Home | None, nodes: SharedNodes | None = None, *, from_home: bool
+    ) -> None:
         self.lock = asyncio.Lock()
         self._state = state
         self._home = home
+        self._nodes = nodes
         self._from_home = from_home
 
-    async def write_nodes(self, nodes: Sequence[NodeConfig]) -> None:
-        """Set other nodes, here and in the home."""
-        config = self._state.config
-        check_new_aliases(config.nodes, nodes)
-        settings = config.model_dump() | {"nodes": nodes}
-        config = checked(lambda: EndpointConfig.model_validate(settings), "the nodes")
-        if self._home is not None:
-            await self._write(self._home, (await self._stored()).model_copy(update={"nodes": config.nodes}))
+    async def change_nodes(self, change: Callable[[Sequence[NodeConfig]], Sequence[NodeConfig]]) -> None:
+        """Set the nodes that ``change`` makes of those there are, here and where they are kept."""
+
+        def changed(before: Sequence[NodeConfig]) -> Sequence[NodeConfig]:
+            nodes = change(before)
+            check_new_aliases(before, nodes)
+            return nodes
+
+        if self._nodes is not None:
+            config = await self._nodes.change(self._state.config, changed)
+        else:
+            config = with_nodes(self._state.config, changed(self._state.config.nodes))
+            if self._home is not None:
+                await self._write(self._home, (await self._stored()).model_copy(update={"nodes": config.nodes}))
         self._state.config, self._state.local = config, config.endpoint()
 
     async def change(self, change: Callable[[EndpointConfig], EndpointConfig]) -> None:
         """Change the settings in the home; names and the nodes that are here count at once."""
         if self._home is None or not self._from_home:
             raise UsageError("The settings of this endpoint are not those of a state directory.")
+        if self._nodes is not None:
+            raise UsageError(
+                "The settings of an instance are read only.",
+                hint="Change config.json of every instance, and restart them; nodes: s2connect node list, add, remove.",
+            )
         async with self.lock:
             wanted = await asyncio.to_thread(change, await self._stored())
             await self._write(self._home, wanted)
@@ -68,7 +145,7 @@ class Settings:
 
     async def keep(self) -> None:
         """Write those in force to the home, if there is one and those there are others."""
-        if self._home is None:
+        if self._home is None or self._nodes is not None:
             return
         async with self.lock:
             if await asyncio.to_thread(read_config, self._home) != self._state.config:

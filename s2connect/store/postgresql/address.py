@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from s2connect.errors import ConfigurationError
+
+STORE_VARIABLE = "S2CONNECT_STORE"
+"""Environment variable with the URL of the database, which comes before the settings and may have a password."""
 
 SCHEMES = ("postgresql://", "postgres://")
 
@@ -38,6 +41,26 @@ def shown(url: str) -> str:
     user, _, hosts = parts.netloc.rpartition("@")
     name = user.partition(":")[0]
     return f"postgresql://{name + '@' if name else ''}{hosts}{parts.path}"
+
+
+def has_password(url: str) -> bool:
+    """Return whether the URL holds a password, of the user or of a key file."""
+    parts = urlsplit(url)
+    return ":" in parts.netloc.rpartition("@")[0] or any(
+        name.lower() in ("password", "sslpassword") for name, _ in parse_qsl(parts.query, keep_blank_values=True)
+    )
+
+
+def without_password(url: str) -> str:
+    """Return the URL without passwords, and otherwise as it is."""
+    if not has_password(url):
+        return url
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    query = "&".join(
+        one for one in parts.query.split("&") if one.partition("=")[0].lower() not in ("password", "sslpassword")
+    )
+    return parts._replace(netloc=f"{user.partition(':')[0]}{at}{hosts}", query=query).geturl()
 
 
 def require_extra() -> None:

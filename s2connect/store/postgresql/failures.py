@@ -13,26 +13,31 @@ from s2connect.store.postgresql.address import shown
 TRANSIENT = (errors.SerializationFailure, errors.DeadlockDetected)
 """Errors after which the database has rolled back, and the same transaction may succeed."""
 
+_NO_DATABASE = "Make it with createdb, or mend the URL."
+_NO_PASSWORD = "The password may be in S2CONNECT_STORE, in PGPASSWORD, or in the file that PGPASSFILE names."
+_TOO_MANY = "Raise max_connections of PostgreSQL: each instance may have some ten."
+_STANDBY = "Name the primary in the URL, or all hosts: postgresql://user@a,b/name"
+
 _REASONS: tuple[tuple[type[psycopg.Error], str, str | None], ...] = (
     (
         errors.UndefinedTable,
         "it has not the tables of this program",
-        "Make them with: s2connect store migrate --store URL",
+        "Make them with: s2connect store migrate",
     ),
-    (errors.UndefinedColumn, "its tables are older than this program", "Run: s2connect store migrate --store URL"),
-    (errors.InvalidCatalogName, "there is no such database", "Make it with createdb, or mend the URL."),
+    (errors.UndefinedColumn, "its tables are older than this program", "Run: s2connect store migrate"),
+    (errors.InvalidCatalogName, "there is no such database", _NO_DATABASE),
     (
         errors.InvalidAuthorizationSpecification,  # also a wrong password
         "it refuses the user or the password",
-        "The password may stand in the URL, in PGPASSWORD, or in the file that PGPASSFILE names.",
+        _NO_PASSWORD,
     ),
     (errors.InsufficientPrivilege, "the user may not do that", "Give the user the rights on the tables, or own them."),
-    (errors.TooManyConnections, "it has too many connections", "Raise max_connections of PostgreSQL."),
+    (errors.TooManyConnections, "it has too many connections", _TOO_MANY),
     (errors.DiskFull, "its disk is full", "Free some space there, then try again."),
     (
         errors.ReadOnlySqlTransaction,
         "it is read-only, as a standby is",
-        "Name the primary in the URL, or all hosts: postgresql://a,b/name?target_session_attrs=read-write",
+        _STANDBY,
     ),
     (errors.QueryCanceled, "it did not answer in time", "Look what keeps it busy: pg_stat_activity."),
     (errors.LockNotAvailable, "what is needed is locked for too long", "Look who holds it: pg_locks."),
@@ -59,19 +64,25 @@ def unavailable(doing: str, url: str, error: BaseException | None) -> StorageUna
             return StorageUnavailable(f"Could not {doing} {shown(url)}: {its_reason}.", hint=its_hint)
     if isinstance(error, psycopg.OperationalError):
         reason = _of_connection(str(error)) or reason
+        hint = next((its for known, its in _HINTS if re.search(known, reason)), _DOWN)
     elif isinstance(error, psycopg.Error):
         reason, hint = f"{type(error).__name__} ({error.sqlstate})", "Look into the log of PostgreSQL."
     return StorageUnavailable(f"Could not {doing} {shown(url)}: {reason}.", hint=hint)
 
 
-_AUTHENTICATION = re.compile(r"password authentication failed|no password supplied|no pg_hba\.conf entry")
+_HINTS = (
+    ("^database .* does not exist", _NO_DATABASE),
+    ("password|pg_hba|^role .* does not exist", _NO_PASSWORD),
+    ("connection slots|too many clients|too many connections", _TOO_MANY),
+    ("read-only|in recovery", _STANDBY),
+    ("SSL|certificate", "sslmode, sslrootcert and the name in the URL decide how it is checked: PostgreSQL's manual."),
+)
+"""Sentences of libpq about a connection that failed, which has no code for them, and the hints."""
 
 
 def _of_connection(text: str) -> str:
     """Return the reason in what libpq says of a connection that failed, whose sentences repeat host and port."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if any(_AUTHENTICATION.search(line) for line in lines):
-        return "it refuses the user or the password"
     last = next((line for line in reversed(lines) if "failed:" in line), lines[-1] if lines else "")
     last = last.rpartition("failed:")[2].strip().removeprefix("FATAL:").strip().rstrip(".")
     return "".join(character for character in last if character.isprintable())[:200]

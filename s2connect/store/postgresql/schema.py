@@ -82,12 +82,12 @@ _STORE = Migration(
         )
         """,
         "CREATE TABLE secret (name text PRIMARY KEY, sealed bytea NOT NULL)",
-        # The settings of a node, as in a config.json.
+        # The settings of a node as in a config.json; NULL where it was removed.
         """
         CREATE TABLE node (
             sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             id uuid NOT NULL UNIQUE,
-            settings bytea NOT NULL
+            settings bytea
         )
         """,
         """

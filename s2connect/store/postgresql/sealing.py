@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from s2connect.errors import ConfigurationError, StorageUnavailable
 from s2connect.store.files import read_private
 
-__all__ = ["KEY_VARIABLE", "Sealer", "new_key", "read_keys"]
+__all__ = ["KEY_VARIABLE", "Sealer", "add_key", "new_key", "read_keys"]
 
 KEY_VARIABLE = "S2CONNECT_STORE_KEY"
 """Environment variable with the keys, where no file is named."""
@@ -86,6 +86,12 @@ def _cipher(key: bytes, name: str) -> AESGCM:
 def new_key() -> str:
     """Return a new random key as it stands in a key file."""
     return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode("ascii")
+
+
+def add_key(file: Path) -> bytes:
+    """Return the content of a key file with a new key before those in it. Raises as :func:`read_keys`."""
+    read_keys(file)
+    return new_key().encode("ascii") + b"\n" + (read_private(file, _MAX_KEY_FILE) or b"")
 
 
 def read_keys(file: Path | None) -> list[bytes]:

@@ -1,0 +1,60 @@
+"""``s2connect store``: key, tables and the way of a home into a database and back."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("psycopg")
+
+from s2connect.cli import main
+from s2connect.store.postgresql.sealing import read_keys
+from tests.postgresql import Cluster
+
+Capture = pytest.CaptureFixture[str]
+
+
+def said(capsys: Capture) -> dict[str, object]:
+    """What a command printed with --json."""
+    value: dict[str, object] = json.loads(capsys.readouterr().out)
+    return value
+
+
+def test_a_key_is_made_once_and_rotated(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "store.key"
+    assert main(["store", "key", str(file)]) == 0
+    (first,) = read_keys(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert main(["store", "key", str(file)]) == 2
+    assert read_keys(file) == [first]
+    assert main(["store", "key", str(file), "--rotate"]) == 0
+    new, old = read_keys(file)
+    assert (old, len(new)) == (first, 32)
+    assert new != old
+    shown = capsys.readouterr()
+    assert not any(line in shown.out + shown.err for line in file.read_text().split())
+
+
+def test_tables_are_made_and_then_left_as_they_are(
+    postgresql_cluster: Cluster, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    postgresql_cluster.sql("CREATE DATABASE bare")
+    url = postgresql_cluster.url("bare").replace("postgres@", "postgres:hunter2@")
+    monkeypatch.setenv("S2CONNECT_HOME", str(tmp_path))
+    assert main(["store", "migrate", "--store", url, "--json"]) == 0
+    made = said(capsys)
+    assert made["changed"] is True
+    assert "hunter2" not in str(made["store"])
+    monkeypatch.setenv("S2CONNECT_STORE", url)
+    assert main(["store", "migrate"]) == 0
+    assert "are those of this version already" in capsys.readouterr().out
+    assert main(["store", "migrate", "--contract", "--json"]) == 0
+    assert said(capsys)["contracted"] == made["expanded"]
+    assert main(["store", "migrate", "--store", postgresql_cluster.url("nowhere")]) == 7
+    assert "createdb" in capsys.readouterr().err
+    monkeypatch.delenv("S2CONNECT_STORE")
+    assert main(["store", "migrate"]) == 2
+    assert "--store" in capsys.readouterr().err
