@@ -1,4 +1,4 @@
-"""Dockerfile, Compose file and add-on of Home Assistant: tried as far as that goes without an engine, and with one."""
+"""Dockerfile, Compose file and add-on of Home Assistant: tried as far as that goes without Podman, and with Docker."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import yaml
 
 from s2connect.https.server import free_port
 from tests.command import make_home
+from tests.engine import why_no_engine
 from tests.waits import Deadline, patience
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +106,8 @@ def test_the_image_is_built_and_runs() -> None:
 @pytest.mark.long
 def test_the_steps_of_the_dockerfile_make_a_service_that_its_health_check_sees(tmp_path: Path) -> None:
     """The steps by hand, in a directory of their own, with this Python: what a build does, but for the base image."""
+    if why_no_engine() is None:
+        pytest.skip("tests/operation/test_operation_engine.py does the same with an engine")
     file, source, installed = CONTAINERS / "Dockerfile", tmp_path / "src", tmp_path / "opt"
     source.mkdir()
     steps = instructions(file)
