@@ -92,7 +92,8 @@ class _Leader:
         if route["devices"]["type"] == "s2-connect":
             await self._devices(name, route)
         else:
-            tell(f"  Its {counted(len(before), 'device')} are in the file: nothing is to be paired there.")
+            are = "is" if len(before) == 1 else "are"
+            tell(f"  Its {counted(len(before), 'device')} {are} in the file: nothing is to be paired there.")
         route = await self._look(name)
         if route["manager"]["type"] == "s2-connect":
             await self._managers(name, route)

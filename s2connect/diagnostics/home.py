@@ -89,6 +89,8 @@ async def check_home(path: Path, found: Findings) -> ExaminedEndpoint | None:
         return None
     found.append(permissions(files, os.geteuid()))
     found.append(disk(await asyncio.to_thread(_free_bytes, path)))
+    if (closed := await asyncio.to_thread(write_protected, path)) is not None:
+        found.append(closed)
     try:
         home = await asyncio.to_thread(Home.open, path)
         config = await asyncio.to_thread(read_config, home)
@@ -151,6 +153,16 @@ def disk(free_bytes: int) -> Finding:
     if free_bytes < LOW_SPACE_BYTES:
         return DISK.warn(f"Only {shown} of disk space are free for the state directory.", cure)
     return DISK.ok(f"{shown} of disk space are free.")
+
+
+def write_protected(path: Path) -> Finding | None:
+    """Check that files can be written into a state directory; None where they can."""
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return DISK.fail(f"{path} is on a file system that is read-only.", "Mount it writable: nothing can be kept.")
+    if not os.access(path, os.W_OK) and path.stat().st_uid == os.geteuid():
+        cure = f"Allow it to its owner: chmod -R u+rwX '{path}'"
+        return DISK.fail(f"Nothing can be written into {path}.", cure)
+    return None
 
 
 def _files(path: Path) -> list[FileFacts]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -451,3 +452,26 @@ def test_a_file_that_is_no_toml_is_named_with_line_and_cause(
     said = capsys.readouterr().err
     assert "line 2: not TOML" in said
     assert "does not name a home" not in said
+
+
+def test_a_link_that_fails_again_for_the_same_reason_is_said_once_an_hour() -> None:
+    """A device that is off for a week does not fill the journal."""
+    text, begun = BridgeText(), datetime(2026, 5, 1, tzinfo=UTC)
+
+    def said(state: str, reason: str = "", *, after: float = 0.0, link: str = "r/B") -> bool:
+        at = begun + timedelta(seconds=after)
+        changed = events.LinkChanged(time=at, route="r", link=link, state=state, reason=reason, retry_in=None)
+        return text(changed) is not None
+
+    assert [said(state) for state in ("waiting", "reaching", "admitting")] == [True] * 3
+    assert said("failed", "gone")
+    for after in (15.0, 30.0, 3599.0):
+        assert not said("reaching", after=after)
+        assert not said("failed", "gone", after=after)
+    assert said("failed", "gone", link="r/C"), "another link"
+    assert said("failed", "refused", after=31.0), "another reason"
+    assert said("failed", "refused", after=31.0 + 3600.0)
+    assert said("up", after=4000.0)
+    assert said("parting", "gone", after=4001.0)
+    assert said("reaching", after=4002.0)
+    assert said("failed", "refused", after=4003.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import json
+import os
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -339,3 +340,22 @@ def test_what_the_running_service_says_of_the_broker(broker: Any, verdict: str, 
     finding = service_at_broker(None if broker is None else BrokerStatus(**(facts | broker)))
     assert finding.verdict == verdict
     assert words in finding.cause
+
+
+def test_a_state_directory_that_cannot_be_written_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only file system: the service does not start, and everything can be read."""
+    assert home.write_protected(tmp_path) is None
+    facts = os.statvfs(tmp_path)
+
+    class ReadOnly:
+        f_flag = facts.f_flag | os.ST_RDONLY
+
+    monkeypatch.setattr(os, "statvfs", lambda _: ReadOnly())
+    finding = home.write_protected(tmp_path)
+    assert finding is not None
+    assert (finding.verdict, "read-only" in finding.cause, "Mount it writable" in finding.cure) == ("fail", True, True)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    finding = home.write_protected(tmp_path)
+    assert finding is not None
+    assert finding.cure == f"Allow it to its owner: chmod -R u+rwX '{tmp_path}'"
