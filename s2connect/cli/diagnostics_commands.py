@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s2connect.cli.terminal import (
+    PIPE,
     Options,
     RoleChoice,
     as_role,
@@ -77,11 +79,11 @@ def doctor(
     found = run_work(examine(options.path))
     result: dict[str, object] = {"checks": [finding_object(finding) for finding in found], "ok": passes(found)}
     if bundle is None:
-        options.show(result, lambda _: findings_blocks(found))
+        options.show(result, partial(findings_blocks, found))
     else:
         parts = run_work(write_bundle(bundle, options.path, found))
         result |= {"bundle": str(bundle), "parts": parts}
-        options.show(result, lambda _: [*findings_blocks(found), *_bundle_blocks(bundle, parts)])
+        options.show(result, lambda width: [*findings_blocks(found, width), *_bundle_blocks(bundle, parts)])
     return ExitCode.OK if passes(found) else ExitCode.FAILED
 
 
@@ -130,13 +132,17 @@ def _bundle_blocks(file: Path, parts: dict[str, str]) -> list[RenderableType]:
     return [Text("\n".join(lines))]
 
 
-def findings_blocks(findings: Sequence[DoctorFinding]) -> list[RenderableType]:
+def findings_blocks(findings: Sequence[DoctorFinding], width: int) -> list[RenderableType]:
     """Return the findings for people: one line each, but one for all steps to a peer that went well."""
     from rich.table import Table
     from rich.text import Text
 
     blocks: list[RenderableType] = []
     for verdict, sentence, hint in _lines(findings):
+        if width == PIPE:
+            cure = f"\n       → {with_home(hint.strip())}" if hint else ""
+            blocks.append(Text(f"{f'[{verdict}]':6} {sentence.strip()}{cure}"))
+            continue
         table = Table.grid(padding=(0, 1))
         table.add_column(no_wrap=True, width=len("[fail]"))
         table.add_column(overflow="fold")

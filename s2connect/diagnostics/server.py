@@ -27,6 +27,7 @@ from s2connect.endpoint.certificate import CA_FILE, LEAF_FILE, CertificateManage
 from s2connect.errors import CertificateChanged, ConfigurationError, S2ConnectError, StorageUnavailable, TrustError
 from s2connect.https.client import Destination, no_api
 from s2connect.https.own_addresses import OwnAddress, own_addresses
+from s2connect.https.server import another_port
 from s2connect.model.common import Deployment
 from s2connect.model.url import BaseUrl
 from s2connect.service.setup import start_command
@@ -206,7 +207,8 @@ def port_free(port: int, bind: str | None, error: int | None, start: str = "s2co
     cause, cure = f"{where} cannot be used: {os.strerror(error).lower()}.", "Check port and bind."
     if error == errno.EADDRINUSE:
         cause = f"Another program has {where}."
-        cure = f"Stop it (ss -tlnp 'sport = :{port}' names it), or take another port: s2connect config set port 9443"
+        cure = f"Stop it (ss -tlnp 'sport = :{port}' names it), or take another port: "
+        cure += f"s2connect config set port {another_port(port)}"
     elif error == errno.EADDRNOTAVAIL:
         cause = f"The service is to listen on {bind}, which is no address of this machine now."
         cure = "Listen on all: s2connect config unset bind, or on another: s2connect config set bind ADDRESS"

@@ -272,9 +272,13 @@ def _cannot_listen(host: str | Sequence[str] | None, port: int, error: OSError) 
         what = f"Cannot listen on port {port}: this user may not."
         return ConfigurationError(what, hint="Take one from 1024 on: s2connect config set port 8443 (or --port).")
     what = f"Cannot listen on port {port}: {error.strerror or 'address not available'}."
-    return ConfigurationError(
-        what, hint="Does it run already? Otherwise take another one: s2connect config set port 9443 (or --port)."
-    )
+    another = f"s2connect config set port {another_port(port)} (or --port)"
+    return ConfigurationError(what, hint=f"Does it run already? Otherwise take another one: {another}.")
+
+
+def another_port(port: int) -> int:
+    """Return the port to advise where one is taken: another one, which no user is refused."""
+    return port + 1000 if 24 <= port < 64_536 else 9443
 
 
 async def read_body(request: web.Request) -> bytes:

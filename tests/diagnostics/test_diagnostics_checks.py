@@ -117,6 +117,10 @@ def test_link_local_addresses_are_shown_with_their_zone(
     assert (finding.verdict, cause in finding.cause) == (result, True), finding
 
 
+def test_another_port_is_advised_than_the_one_that_is_taken() -> None:
+    assert "config set port 10443" in server.port_free(9443, None, errno.EADDRINUSE).cure
+
+
 @pytest.mark.parametrize(
     ("inside", "bridged", "result"),
     [(False, False, "ok"), (True, False, "ok"), (True, True, "warn"), (False, True, "warn")],

@@ -22,7 +22,7 @@ from rich.console import Console
 from s2connect.certs.authority import CertificateAuthority
 from s2connect.cli import main
 from s2connect.cli.diagnostics_commands import MAX_TEXT, finding_object, findings_blocks
-from s2connect.cli.terminal import console, put
+from s2connect.cli.terminal import PIPE, console, put
 from s2connect.diagnostics import doctor, machine, peers
 from s2connect.diagnostics import home as doctor_home
 from s2connect.diagnostics.findings import Finding, Layer, Verdict
@@ -46,7 +46,7 @@ def test_names_from_the_network_are_cleaned_and_mean_nothing_to_the_terminal(cap
     assert "[red]x" in written["sentence"]
     assert not any(ord(c) < 32 or c in "\x7f\x9b\u202e" for text in written.values() for c in text)
     assert len(written["sentence"]) <= MAX_TEXT
-    console().print(*findings_blocks([hostile]), sep="\n")
+    console().print(*findings_blocks([hostile], 80), sep="\n")
     shown = capsys.readouterr().out
     assert "[red]x" in shown
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(shown)
@@ -57,11 +57,21 @@ def test_a_command_of_a_cure_is_one_line_at_a_narrow_terminal() -> None:
     prose = "See what the service says, and the line about multicast; until then others reach it by its address."
     found = [Finding(Layer.STORE, "a", Verdict.FAIL, "Too open. " * 9, cure) for cure in (command, prose)]
     out = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
-    for block in findings_blocks(found):
+    for block in findings_blocks(found, 40):
         put(out, block)
     shown = out.file.getvalue()  # type: ignore[attr-defined]
     assert f"       → {command}\n" in shown
     assert max(len(line) for line in shown.splitlines() if command not in line) <= 40
+
+
+def test_findings_are_whole_lines_without_padding_in_a_pipe() -> None:
+    found = [Finding(Layer.STORE, "a", Verdict.FAIL, "Too open. " * 20, "See what the service says. " * 9)]
+    out = Console(file=io.StringIO(), width=80)
+    for block in findings_blocks(found, PIPE):
+        put(out, block)
+    lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line[:8] for line in lines] == ["[fail] T", "       →", "1 failed"]
+    assert all(line == line.rstrip() for line in lines)
 
 
 @pytest.fixture(autouse=True)
@@ -294,7 +304,7 @@ def test_an_expired_certificate_and_one_from_the_future_are_faults(rm: Path, cap
     write_identity(rm, now)
     checks = checks_of(rm, capsys)
     assert not_ok(checks) == {}
-    assert "made out to 127.0.0.1, 1 day old and valid for 17" in checks["leaf"]["sentence"]
+    assert "made out to 127.0.0.1 and valid for 17" in checks["leaf"]["sentence"]
 
 
 def test_what_does_not_belong_together_is_named(rm: Path, tmp_path: Path, capsys: Capture) -> None:

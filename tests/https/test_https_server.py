@@ -18,7 +18,7 @@ from s2connect.certs.tls import ServerContext, pinned_client_context
 from s2connect.errors import ConfigurationError, IncompatibleApiVersion, PeerBusy, PeerTimeout, ProtocolViolation
 from s2connect.https.client import Destination, HttpsClient
 from s2connect.https.rate import AddressLimiter
-from s2connect.https.server import HttpsServer, answer, bearer, read_body
+from s2connect.https.server import HttpsServer, another_port, answer, bearer, read_body
 from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl
 from tests.waits import within
@@ -127,8 +127,15 @@ async def test_a_connection_that_asks_nothing_is_closed(
 
 async def test_a_port_that_is_taken_is_named(server: HttpsServer) -> None:
     other = HttpsServer(ServerContext(IDENTITY).context, host="127.0.0.1", port=server.port)
-    with pytest.raises(ConfigurationError, match=str(server.port)):
+    with pytest.raises(ConfigurationError, match=str(server.port)) as refused:
         await other.start()
+    assert f"config set port {another_port(server.port)} " in refused.value.hint
+
+
+@pytest.mark.parametrize("port", [1, 80, 8443, 9443, 65_535])
+def test_another_port_is_advised_than_the_one_that_is_taken(port: int) -> None:
+    assert 1024 <= another_port(port) <= 65_535
+    assert another_port(port) != port
 
 
 @pytest.mark.rule("VER-02")
