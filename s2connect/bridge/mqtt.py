@@ -34,16 +34,22 @@ class MqttLinkSide(LinkSide):
         self.session = session
         self._mqtt = mqtt
         self._initiator = initiator
-        to_open = f"{session.topic_prefix}/s2/0/{session.server}/open"
-        who, side = ("this bridge", "it") if initiator is Initiator.PEER else ("it", "the bridge")
-        self.hint = (
-            f"Is it on, and has it the same ids, client id and secret as {side}? The access list of the broker has to "
-            f"let {who} read {for_display(to_open, 250)}."
-        )
 
     @property
     def initiator(self) -> Initiator:
         return self._initiator
+
+    @property
+    def hint(self) -> str:
+        client = self._mqtt.client
+        if client is not None and client.connection is None:
+            return f"There is no connection to the broker {client.where} now; it is tried again."
+        to_open = f"{self.session.topic_prefix}/s2/0/{self.session.server}/open"
+        who, side = ("this bridge", "it") if self._initiator is Initiator.PEER else ("it", "the bridge")
+        return (
+            f"Is it on, and has it the same ids, client id and secret as {side}? The access list of the broker has to "
+            f"let {who} read {for_display(to_open, 250)}."
+        )
 
     async def open(self) -> Connection:
         return await self._mqtt.connect_static(self.session)

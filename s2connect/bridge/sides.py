@@ -28,18 +28,21 @@ class LinkSide(ABC):
 
     Attributes:
         title: Name of the peer, for display.
-        hint: What helps where the peer does not open its session in time, None for what helps with any peer.
         on_details: Called with the first ResourceManagerDetails that the peer sends in a session.
     """
 
     title: str
-    hint: str | None = None
     on_details: Callable[[Message], None] | None = None
 
     @property
     @abstractmethod
     def initiator(self) -> Initiator | None:
         """Party that opens the session; None as long as there is no pairing."""
+
+    @property
+    def hint(self) -> str | None:
+        """Hint for people where the peer does not open its session in time; None for the one about any peer."""
+        return None
 
     async def open(self) -> Connection:
         """Connect to the peer, once. Only where the initiator is BRIDGE; cancel-safe.

@@ -192,15 +192,22 @@ async def test_a_peer_at_the_broker_that_does_not_answer_is_said_with_all_that_k
     broker: Mosquitto, secret: Path
 ) -> None:
     """A missing line of the access list looks like a program that is off: Mosquitto says nothing."""
-    mqtt = MqttTransport(broker.settings("bridge"), role_of=lambda _: Role.RM)
-    for client, reader in ((None, "let it read"), ("cloud", "let this bridge read")):
-        peer = MqttManager(type="mqtt", id=CLOUD, client_id=client, secret_file=secret)
-        local = representative_id(BRIDGE, "battery")
-        side = await MqttManagerSide(mqtt, BRIDGE, peer)._side(local, peer, "the energy manager")
-        server = CLOUD if client is None else local
-        assert side.hint is not None
-        assert f"{reader} s2/s2/0/{server}/open" in side.hint
-    await mqtt.close()
+    broker.start()
+    try:
+        async with transport(broker, "bridge", Role.RM) as mqtt, within(10):
+            assert mqtt.client is not None
+            await mqtt.client.up()
+            for client, reader in ((None, "let it read"), ("cloud", "let this bridge read")):
+                peer = MqttManager(type="mqtt", id=CLOUD, client_id=client, secret_file=secret)
+                local = representative_id(BRIDGE, "battery")
+                side = await MqttManagerSide(mqtt, BRIDGE, peer)._side(local, peer, "the energy manager")
+                server = CLOUD if client is None else local
+                assert f"{reader} s2/s2/0/{server}/open" in side.hint
+            broker.stop()
+            await mqtt.client.connection.ended.wait() if mqtt.client.connection is not None else None
+            assert "no connection to the broker" in side.hint
+    finally:
+        broker.stop()
 
 
 async def test_a_secret_that_is_none_is_named(broker: Mosquitto, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from s2connect.transports.mqtt.publish import (
     write_publish,
 )
 from s2connect.transports.mqtt.receiver import Receiver, TopicHandler
-from s2connect.transports.mqtt.settings import MqttSettings, refused_broker
+from s2connect.transports.mqtt.settings import NO_BROKER, MqttSettings, refused_broker
 from s2connect.transports.tls_buffer import set_tls_buffer
 
 _log = logging.getLogger(__name__)
@@ -227,14 +227,14 @@ class BrokerConnection:
         if tls is not None:
             return refused_broker(where, tls) if isinstance(tls, CertificateRefused) else tls
         if isinstance(error, TimeoutError):
-            return PeerTimeout(f"The broker {where} did not open the connection in time.")
+            return PeerTimeout(f"The broker {where} did not open the connection in time.", hint=NO_BROKER)
         if isinstance(error, OSError):
             if self._connect_sent:
                 return NotReachable(
                     f"The broker {where} ended the connection instead of answering.",
                     hint="Some do so for a wrong user name, password or client id; its log says why.",
                 )
-            return NotReachable.because(self._host, self._settings.url.port, error)
+            return NotReachable(NotReachable.because(self._host, self._settings.url.port, error).what, hint=NO_BROKER)
         return None
 
     # --- sending

@@ -15,6 +15,7 @@ from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.backoff import Backoff
 from s2connect.transports.mqtt.publish import TAKEN_OVER
 from s2connect.transports.mqtt.rivals import QUICK_LOSS, WINDOW, Rivals
+from s2connect.transports.mqtt.settings import NO_BROKER
 from s2connect.transports.mqtt.topics import TopicSpace
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class MqttClient:
         except TimeoutError as error:
             if isinstance(error, S2ConnectError):
                 raise
-            raise PeerTimeout(f"There is no connection to the broker {self.where} yet.") from None
+            raise PeerTimeout(f"There is no connection to the broker {self.where} yet.", hint=NO_BROKER) from None
 
     async def renew(self, settings: MqttSettings) -> None:
         """Connect anew, at once, with another password or TLS context of the same account."""
@@ -221,7 +222,7 @@ class MqttClient:
         if counts and self.rivals.lost(lasted=lasted, now=loop.time()):
             self._on_suspicion(self.rivals.suspicion)
         _log.warning("The connection to the broker %s ended: %s", self.where, lost.text)
-        self.error = NotReachable(f"The connection to the broker {self.where} was lost.")
+        self.error = NotReachable(f"The connection to the broker {self.where} was lost.", hint=NO_BROKER)
         return 0.0
 
     async def _is_unexplained(self, lost: BrokerLost, lasted: float) -> bool:
@@ -249,7 +250,7 @@ class MqttClient:
         except BaseException as error:
             await connection.close()
             if isinstance(error, TimeoutError) and not isinstance(error, S2ConnectError):
-                raise PeerTimeout(f"The broker {self.where} does not answer.") from None
+                raise PeerTimeout(f"The broker {self.where} does not answer.", hint=NO_BROKER) from None
             raise
         return connection
 

@@ -119,6 +119,9 @@ class MqttSettings(BaseModel):
         return context
 
 
+NO_BROKER: Final = "Check that the broker runs, and that this machine reaches it. It is tried again."
+"""Hint where a broker cannot be reached."""
+
 _UNKNOWN_CA: Final = (
     "is not of the CA that is known here",
     "Where the broker has a new CA: put it into the file that ca_file names, then "

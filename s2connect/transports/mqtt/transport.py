@@ -50,7 +50,7 @@ from s2connect.transports.mqtt.parameters import (
 )
 from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.sealing import SALT_BYTES
-from s2connect.transports.mqtt.settings import MqttSettings
+from s2connect.transports.mqtt.settings import NO_BROKER, MqttSettings
 from s2connect.transports.mqtt.topics import MAX_TOPIC_BYTES, Direction, TopicSpace
 from s2connect.transports.offers import MAX_OFFERS, OpenOffers
 
@@ -372,7 +372,7 @@ class MqttTransport:
                 async with asyncio.timeout(self._limits.open_timeout):
                     await broker.subscribe_once(parameters.space.inbound(client.client_id, inbound))
             except TimeoutError:
-                raise PeerTimeout(f"The broker {broker.remote_address} does not answer.") from None
+                raise PeerTimeout(f"The broker {broker.remote_address} does not answer.", hint=NO_BROKER) from None
             await asyncio.sleep(client.pace.wait(asyncio.get_running_loop().time()))
             channel = ClientChannel(parameters, token=token, boot=self._clients.boot, limits=self._limits_of(broker))
             connection = MqttConnection(info, broker, channel)
@@ -380,7 +380,7 @@ class MqttTransport:
         except BaseException as error:
             self._clients.release(client)
             if isinstance(error, ConnectionClosed):
-                raise NotReachable("The connection to the MQTT broker was lost.") from error
+                raise NotReachable("The connection to the MQTT broker was lost.", hint=NO_BROKER) from error
             raise
         connection.at_close(lambda: self._clients.release(client))
         return connection
