@@ -315,7 +315,7 @@ class Database:
             if isinstance(error, Exception):
                 await self._roll_back(transaction.connection)
             else:
-                self._tasks.spawn(self._roll_back(transaction.connection), "database-rollback")
+                self._pool.discard(transaction.connection)  # at once: whoever was cancelled does not wait
             raise
         # Not in the caller's task: cancelling it must not cancel a COMMIT.
         await asyncio.shield(self._tasks.spawn(self._commit(transaction), "database-commit", expected=logging.DEBUG))
@@ -340,7 +340,7 @@ class Database:
                 if tries >= MAX_TRIES or not is_lost(error):
                     raise
             except BaseException:
-                self._tasks.spawn(self._roll_back(connection), "database-rollback")
+                self._pool.discard(connection)
                 raise
 
     async def _roll_back(self, connection: Connection) -> None:

@@ -96,6 +96,11 @@ class Pool:
         finally:
             self._free.release()
 
+    def discard(self, connection: Connection) -> None:
+        """Close a connection in whatever state it is, without waiting. The server rolls back what was begun on it."""
+        connection.pgconn.finish()
+        self._free.release()
+
     async def forget(self) -> None:
         """Close what is idle: all of it leads to a server that is not the primary any more."""
         while self._idle:
