@@ -259,6 +259,10 @@ class Observation:
             if news.set in self.journal.sleepers:
                 self.journal.sleepers.remove(news.set)
 
+    def note_change(self) -> None:
+        """Wake those who wait for news: something was done of which no event tells."""
+        self._news()
+
     def messages(self, after: int = 0, *, key: str = "", kind: str = "", limit: int = 200) -> list[Seen]:
         """Return the last messages, oldest first.
 

@@ -263,6 +263,7 @@ class Page:
 
     async def _code(self, request: web.Request, session: Session, form: Mapping[str, Any]) -> web.Response:
         await self._ask({"command": "code", "node": _text(form, "node")})
+        self._observation.note_change()  # other viewers see the old one
         return _see("/#code")
 
     async def _show_pair(self, request: web.Request, session: Session) -> web.Response:
@@ -502,8 +503,8 @@ def _problem(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return why a command failed, for a template."""
     error = answer.get("error") or {}
     added = error.get("additional_info") or error.get("label") or ""
-    problem = {"kind": "", "what": "It failed.", "hint": "", **error, "added": added}
-    return {**problem, "hint": problem["hint"].replace(GIVE_ADDRESS, "type the device's address in place of its name")}
+    hint = error.get("hint", "").replace(GIVE_ADDRESS, "have the code of this machine typed at the other side")
+    return {"kind": "", "what": "It failed.", **error, "hint": hint, "added": added}
 
 
 def _html(name: str, /, *, status: int = 200, **values: Any) -> web.Response:

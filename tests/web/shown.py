@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from enum import Enum
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 from s2connect import NodeDescription, NodeId, Role
 from s2connect.events import PairingAnnounced
-from s2connect.model.roles import CommunicationRole
 from s2connect.web.facts import (
     CertificateFacts,
     CodeFacts,
-    ConnectionFacts,
     Curve,
-    EndedPairing,
     FoundFacts,
     LinkFacts,
     NodeFacts,
@@ -33,7 +31,6 @@ from s2connect.web.facts import (
     Snapshot,
     Traffic,
     Tries,
-    Warned,
 )
 from s2connect.web.observation import Observation
 
@@ -46,136 +43,66 @@ def node(text: str, number: int, role: Role) -> NodeDescription:
     )
 
 
+def filled(kind: Any, text: str, at: datetime, /, **given: Any) -> Any:
+    """Return a value of a type: every text in it is ``text``, every time ``at``, and every list has one element."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: filled(of, text, at) for name, of in hints.items() if name not in given}, **given)
+    if kind is NodeDescription:
+        return node(text, 7, Role.RM)
+    known = {str: text, datetime: at, bool: True, int: 1, float: 3.2, NodeId: OWN, Mapping[str, int]: {"OTHER": 1}}
+    if kind in known:
+        return known[kind]
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return next(iter(kind))
+    origin, (first, *_) = get_origin(kind), get_args(kind)  # of a Literal, a tuple, or what may be None
+    made = first if origin is Literal else filled(first, text, at)
+    return (made,) if origin is tuple else made
+
+
 def snapshot(text: str, *, kind: Any = "bridge", peers: int = 7, links: int = 1) -> Snapshot:
-    now = datetime.now(UTC)
-    refusal = Refusal(at=now, by="peer", type=text, status=text, label=text)
-    traffic = Traffic(
-        received=12,
-        sent=3,
-        received_last_minute=6,
-        sent_last_minute=1,
-        slowest_acknowledgement=0.021,
-        unacknowledged=1,
-        refused_by_peer={"INVALID_CONTENT": 1},
-        refusals=(refusal,),
+    at, states = datetime.now(UTC), list(PeerState)
+
+    def of(kind: Any, /, **given: Any) -> Any:
+        return filled(kind, text, at, **given)
+
+    def side(role: Role, number: int, **given: Any) -> SideFacts:
+        key = f"{text}/{number}/{role.lower()}"
+        return cast("SideFacts", of(SideFacts, key=key, role=role, peer=None, **given))
+
+    def peer(number: int) -> PeerFacts:
+        state = states[number % len(states)]
+        there = {"missing": "", "helps": ""} if state is PeerState.CONNECTED else {"connection": None}
+        about = node(text, 100 + number, Role.RM)
+        return cast("PeerFacts", of(PeerFacts, key=f"{text}{number}", peer=about, state=state, **there))
+
+    def link(number: int) -> LinkFacts:
+        device = side(Role.RM, number, opens="peer")
+        manager = side(Role.CEM, number, opens="", paired=False, connected=False, connection=None)
+        return cast("LinkFacts", of(LinkFacts, key=f"{text}/{number}", state="failed", device=device, manager=manager))
+
+    own = of(NodeFacts, role=Role.CEM, alias=None, description=node(text, 1, Role.CEM), code=CodeFacts(helps=text))
+    found = of(
+        FoundFacts,
+        pairing_url="https://found.local:8443/pairing/",
+        nodes=(node(text, 4, Role.RM),),
+        ours=False,
+        paired=False,
     )
-    connection = ConnectionFacts(
-        protocol=text, s2_version=text, address=text, since=now - timedelta(hours=2), heard_ago=3.2, heartbeat=60.0
-    )
-    tries = Tries(
-        last=now - timedelta(seconds=30),
-        error="not_reachable",
-        sentence=text,
-        next=now + timedelta(seconds=40),
-        can_try_now=True,
-    )
-    states = list(PeerState)
-    return Snapshot(
-        at=now,
-        service=ServiceFacts(
-            kind=kind,
-            version="1",
-            since=now - timedelta(days=3),
-            name=text,
-            deployment="LAN",
-            host=text,
-            pairing_url="https://hub.local:8443/pairing/",
-            session_url="",
-            advertised=text,
-            not_found=text,
-            tasks_failed=1,
-        ),
-        certificate=CertificateFacts(expires=now, left=0.0, due=0.0, own_ca=False, warning=text),
-        nodes=(
-            NodeFacts(
-                id=OWN, role=Role.CEM, alias=None, description=node(text, 1, Role.CEM), code=CodeFacts(helps=text)
-            ),
-        ),
-        peers=tuple(
-            PeerFacts(
-                key=f"{text}{number}",
-                node=OWN,
-                peer=node(text, 100 + number, Role.RM),
-                endpoint_name=text,
-                communication_role=CommunicationRole.CLIENT,
-                paired_since=now,
-                state=states[number % len(states)],
-                since=now,
-                missing="" if number % len(states) == 0 else text,
-                helps="" if number % len(states) == 0 else text,
-                connection=connection if number % len(states) == 0 else None,
-                tries=tries,
-                traffic=traffic,
-            )
-            for number in range(peers)
-        ),
-        routes=(
-            RouteFacts(
-                name=text,
-                devices="s2-connect",
-                manager="mqtt",
-                check="rules",
-                links=links,
-                up=0,
-                node=None,
-                failed=text,
-            ),
-        ),
-        links=tuple(
-            LinkFacts(
-                key=f"{text}/{number}",
-                route=text,
-                name=text,
-                state="failed",
-                since=now,
-                reason=text,
-                missing=text,
-                helps=text,
-                times_up=1,
-                queued=2,
-                tries=tries,
-                device=SideFacts(
-                    key=f"{text}/{number}/rm",
-                    role=Role.RM,
-                    title=text,
-                    peer=None,
-                    paired=True,
-                    opens="peer",
-                    connected=True,
-                    connection=connection,
-                    traffic=traffic,
-                ),
-                manager=SideFacts(
-                    key=f"{text}/{number}/cem",
-                    role=Role.CEM,
-                    title=text,
-                    peer=None,
-                    paired=False,
-                    opens="",
-                    connected=False,
-                    connection=None,
-                    traffic=traffic,
-                ),
-            )
-            for number in range(links)
-        ),
-        ended=(EndedPairing(node=OWN, peer=node(text, 3, Role.RM), by="peer", at=now, sentence=text, helps=text),),
-        found=(
-            FoundFacts(
-                name=text,
-                instance=text,
-                roles=(Role.RM,),
-                pairing_url="https://found.local:8443/pairing/",
-                host=text,
-                addresses=(text,),
-                nodes=(node(text, 4, Role.RM),),
-                ours=False,
-                paired=False,
-            ),
-        ),
+    made = of(
+        Snapshot,
+        service=of(ServiceFacts, kind=kind, pairing_url="https://hub.local:8443/pairing/", session_url=""),
+        certificate=of(CertificateFacts, left=0.0, own_ca=False),
+        nodes=(own,),
+        peers=tuple(map(peer, range(peers))),
+        links=tuple(map(link, range(links))),
+        routes=(of(RouteFacts, links=links, up=0, node=None),),
+        found=(found,),
+        found_note="",
         waiting=(node(text, 5, Role.RM),),
-        warnings=(Warned(at=now, kind=text, sentence=text, count=2),),
+        **{f"more_{name}": 0 for name in ("peers", "links", "found")},
     )
+    return cast("Snapshot", made)
 
 
 class Shown:

@@ -18,6 +18,7 @@ import pytest
 
 from s2connect import Role
 from s2connect.errors import GIVE_ADDRESS
+from s2connect.web import observation
 from s2connect.web.access import Session
 from s2connect.web.drawing import amount, drawings
 from s2connect.web.facts import Curve, Point
@@ -167,7 +168,8 @@ async def test_names_of_peers_are_nothing_but_text(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.long
-async def test_the_stream_sends_the_parts_that_changed(tmp_path: Path) -> None:
+async def test_the_stream_sends_the_parts_that_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observation, "QUIET", 1000.0)  # nothing comes only because time passes
     async with (
         site(tmp_path / "cem", Role.CEM) as cem,
         site(tmp_path / "rm", Role.RM, user_defined_name="Cellar") as rm,
@@ -186,7 +188,12 @@ async def test_the_stream_sends_the_parts_that_changed(tmp_path: Path) -> None:
         first = await event()
         assert first["title"] == "Nothing is paired yet"
         assert set(first["parts"]) >= {"summary-part", "peers", "code", "found", "curves", "messages"}
-        await rm.endpoint.node().pair(cem.pairing_url, cem.code())
+        other = Visitor(cem.server, http)
+        await other.post("code", **Seen(await other.get()).form("/code"))
+        assert "the-code" in (await event())["parts"]["code"], "of another viewer"
+        code = cem.endpoint.node().valid_pairing_code()
+        assert code is not None
+        await rm.endpoint.node().pair(cem.pairing_url, code)
         while (then := await event())["title"] != "1 of 1 connected":
             pass
         assert "Cellar" in then["parts"]["peers"]
@@ -324,7 +331,7 @@ async def test_an_address_that_was_typed_may_be_corrected_and_is_advised_for_the
         form = Seen(await person.get("pair")).form("/pair")
         _, text = await person.post("pair", **{**form, "url": FOUND, "code": "ABCD EFGH JKMN"})
         assert 'id="url"' in text, "although it was found, too"
-        assert "or type the device&#39;s address in place of its name." in text
+        assert "or have the code of this machine typed at the other side." in text
         picked = Seen(await person.get(f"pair?url={FOUND}")).form("/pair")
         _, text = await person.post("pair", **{**picked, "code": "ABCD EFGH JKMN"})
         assert 'id="url"' not in text
