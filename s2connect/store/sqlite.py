@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
 import logging
 import os
 import sqlite3
@@ -30,7 +29,6 @@ from s2connect.errors import NotPaired, PairingsLost, StorageError, StorageUnava
 from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
-from s2connect.model.strict_json import read_json
 from s2connect.model.url import BaseUrl
 from s2connect.store.base import (
     GONE,
@@ -45,6 +43,7 @@ from s2connect.store.base import (
     token_digest,
     with_candidate,
 )
+from s2connect.store.columns import read_tokens, write_tokens
 from s2connect.store.files import open_private, sync_directory, unavailable
 from s2connect.store.sqlite_rows import (
     MIGRATIONS,
@@ -267,7 +266,7 @@ class SqliteStore:
             _log.warning("Secrets of removed pairings stay in the vault of %s for now: %s", self._path, error)
 
     def _put_tokens(self, name: str, tokens: Sequence[AccessToken]) -> None:
-        self._vault.put(name, json.dumps([token.reveal() for token in tokens]).encode("ascii"))
+        self._vault.put(name, write_tokens(tokens))
 
     def _get_tokens(self, name: str) -> list[AccessToken]:
         content = self._vault.get(name)
@@ -275,11 +274,8 @@ class SqliteStore:
             _log.warning("The vault of %s holds no tokens for a pairing; it has to be paired again", self._path)
             return []
         try:
-            texts = read_json(content)
-            if not isinstance(texts, list):
-                raise ValueError
-            return [AccessToken(text) for text in texts]
-        except (ValueError, TypeError, AttributeError):
+            return read_tokens(content)
+        except ValueError:
             raise StorageUnavailable(
                 f"The vault entry {name} of {self._path} is damaged.", hint="Unpair and pair the two again."
             ) from None

@@ -7,10 +7,11 @@ import sqlite3
 import uuid
 from typing import Any
 
-from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
+from s2connect.model.common import NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.url import BaseUrl
 from s2connect.store.base import Pairing, PairKey, Pin
+from s2connect.store.columns import read_endpoint
 
 SCHEMA_VERSION = 2
 """Version of the tables, in the database's ``user_version``."""
@@ -86,12 +87,6 @@ def _own_node(data: bytes) -> NodeId:
     return NodeId(uuid.UUID(bytes=data))
 
 
-@functools.lru_cache(maxsize=256)
-def _endpoint(data: bytes) -> EndpointDescription:
-    """Read a description. Many pairings have the same."""
-    return EndpointDescription.from_own_json(data)
-
-
 def pairing_of(row: sqlite3.Row) -> Pairing:
     """Return the pairing of a row; ValueError, TypeError or MalformedMessage if it is none."""
     url, fingerprint = row["initiate_session_url"], row["ca_fingerprint"]
@@ -99,7 +94,7 @@ def pairing_of(row: sqlite3.Row) -> Pairing:
         key=PairKey(_own_node(row["local"]), NodeId(uuid.UUID(bytes=row["remote"]))),
         communication_role=CommunicationRole(row["communication_role"]),
         peer=NodeDescription.from_own_json(row["peer"]),
-        peer_endpoint=_endpoint(row["peer_endpoint"]),
+        peer_endpoint=read_endpoint(row["peer_endpoint"]),
         initiate_session_url=None if url is None else BaseUrl(url),
         pin=None if fingerprint is None else Pin(fingerprint, row["ca_der"]),
         paired_at=row["paired_at"],

@@ -9,7 +9,6 @@ pairings are locked before anything else that belongs to them.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import uuid
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from s2connect.errors import NotPaired, StorageError, StorageUnavailable
 from s2connect.model.common import EndpointDescription, MalformedMessage, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
-from s2connect.model.strict_json import read_json
 from s2connect.model.url import BaseUrl
 from s2connect.store.base import (
     GONE,
@@ -33,6 +31,7 @@ from s2connect.store.base import (
     token_digest,
     with_candidate,
 )
+from s2connect.store.columns import read_endpoint, read_tokens, write_tokens
 from s2connect.store.postgresql.database import Transaction
 from s2connect.store.postgresql.pool import Connection, Row
 from s2connect.store.postgresql.sealing import Sealer
@@ -275,16 +274,13 @@ class PairingRows:
         return cursor.rowcount > 0
 
     def _seal(self, pairing: Pairing, tokens: Sequence[AccessToken]) -> bytes:
-        return self._sealer.seal(sealed_name(pairing), json.dumps([token.reveal() for token in tokens]).encode("ascii"))
+        return self._sealer.seal(sealed_name(pairing), write_tokens(tokens))
 
     def _open(self, pairing: Pairing, sealed: bytes) -> list[AccessToken]:
         content = self._sealer.open(sealed_name(pairing), sealed)
         try:
-            texts = read_json(content)
-            if not isinstance(texts, list):
-                raise ValueError
-            return [AccessToken(text) for text in texts]
-        except (ValueError, TypeError, AttributeError):
+            return read_tokens(content)
+        except ValueError:
             raise StorageUnavailable(
                 f"The tokens of a pairing in {self._shown} are damaged.", hint="Unpair and pair the two again."
             ) from None
@@ -316,12 +312,6 @@ def _own_node(data: uuid.UUID) -> NodeId:
     return NodeId(data)
 
 
-@functools.lru_cache(maxsize=256)
-def _endpoint(data: bytes) -> EndpointDescription:
-    """Read a description. Many pairings have the same."""
-    return EndpointDescription.from_own_json(data)
-
-
 def pairing_of(row: Row) -> Pairing:
     """Return the pairing of a row; ValueError, TypeError or MalformedMessage if it is none."""
     url, fingerprint = row["initiate_session_url"], row["ca_fingerprint"]
@@ -329,7 +319,7 @@ def pairing_of(row: Row) -> Pairing:
         key=PairKey(_own_node(row["local"]), NodeId(row["remote"])),
         communication_role=CommunicationRole(row["communication_role"]),
         peer=NodeDescription.from_own_json(row["peer"]),
-        peer_endpoint=_endpoint(row["peer_endpoint"]),
+        peer_endpoint=read_endpoint(row["peer_endpoint"]),
         initiate_session_url=None if url is None else BaseUrl(url),
         pin=None if fingerprint is None else Pin(fingerprint, row["ca_der"]),
         paired_at=row["paired_at"],
