@@ -54,6 +54,10 @@ def _endpoint(observation: Observation) -> Iterator[Metric]:
         due = _gauge("certificate_due_seconds", text)
         due.add_metric([], certificate.due)
         yield due
+    if endpoint.mqtt is not None and (client := endpoint.mqtt.client) is not None:
+        broker = _gauge("broker_connected", "1 while there is a connection to the MQTT broker, otherwise 0.")
+        broker.add_metric([], client.connection is not None)
+        yield broker
     pairings = _gauge("pairings", "Pairings by the role of our node and their state.", "role", "state")
     by_role: Counter[tuple[Role, PeerState]] = Counter()
     for key, known in observation.states().items():

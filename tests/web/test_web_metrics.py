@@ -13,10 +13,12 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from s2connect import Endpoint, Role
+from s2connect import Endpoint, EndpointConfig, MqttSettings, Role
 from s2connect.errors import MessageRefused
 from s2connect.events import PairingFailed, SessionFailed
+from s2connect.https.server import free_port
 from s2connect.model.secret import Secret
+from s2connect.model.url import MqttUrl
 from s2connect.transports.plain import connect_plain
 from s2connect.web.facts import write_json
 from s2connect.web.health import Part, is_ready, parts_of
@@ -136,7 +138,9 @@ async def test_every_metric_of_serve_is_in_the_documents_and_the_other_way_round
         failed = SessionFailed(node=found.rm.node().id, peer=peer, kind="not_reachable", sentence="", retry_in=None)
         found.rm._state.events.publish(failed)
         await until(lambda: found.device.totals["failed", "not_reachable"] and found.device.totals["unpaired", "us"])
-        assert shown(found.device) == documented("Of both") | documented("Of `serve`")
+        table = documented("Of both") | documented("Of `serve`")
+        del table["s2connect_broker_connected"]  # there is no broker
+        assert shown(found.device) == table
 
 
 async def test_every_metric_of_a_bridge_is_in_the_documents_and_its_histogram_is_true(tmp_path: Path) -> None:
@@ -159,6 +163,7 @@ async def test_every_metric_of_a_bridge_is_in_the_documents_and_its_histogram_is
             for rare in ("unpaired", "pairing_attempts_refused", "connect_failures"):  # none here: no label is shown
                 table[f"s2connect_{rare}_total"] = set()
             table["s2connect_pairings"] = set()  # nor a node
+            del table["s2connect_broker_connected"]  # nor a broker
             del table["s2connect_certificate_due_seconds"]
             del table["s2connect_certificate_expires_seconds"]  # nor a server of S2 Connect
             assert names == table
@@ -271,3 +276,9 @@ async def test_what_a_bridge_shows_has_no_token_of_a_device_and_no_handshake(tmp
             assert token not in everything + body.decode() + json.dumps(bridge.status())
             await device.close()
             await manager.close()
+
+
+async def test_a_broker_that_is_away_is_a_number() -> None:
+    broker = MqttSettings(url=MqttUrl(f"mqtts://localhost:{free_port()}"), client_id="house")
+    async with Endpoint.open(config=EndpointConfig(host="localhost", mqtt=broker), serve=False) as endpoint:
+        assert numbers(Observation(endpoint))["s2connect_broker_connected"] == {(): 0}
