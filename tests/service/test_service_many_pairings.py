@@ -20,7 +20,7 @@ from s2connect.service import control
 from s2connect.service.commands import Status
 from s2connect.service.objects import PairingEntry, to_value
 from s2connect.service.sidecar import Service
-from s2connect.store import sqlite_rows
+from s2connect.store.columns import read_endpoint
 from s2connect.store.home import Home
 from s2connect.store.vault import FileVault
 from tests.command import make_home
@@ -49,7 +49,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return parse(cls, data)
 
     monkeypatch.setattr(common.Wire, "from_own_json", classmethod(count))
-    sqlite_rows._endpoint.cache_clear()
+    read_endpoint.cache_clear()
     return counted
 
 
