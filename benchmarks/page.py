@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -19,6 +19,12 @@ AT_A_TIME = 64
 
 SCRAPE_EVERY = 5.0
 """Seconds between two requests of Prometheus."""
+
+WINDOW = 1.0
+"""Seconds of one measurement of the CPU of a message: short, so that what disturbs one disturbs its neighbour, too."""
+
+FEW = 50
+"""Messages a second of all sessions, where the page's own share is measured."""
 
 SERVER_CORE, CLIENT_CORE = 0, 1
 
@@ -45,13 +51,23 @@ class _Side:
             if other is not None:
                 pin(other.pid, CLIENT_CORE)
 
-    def measure(self, seconds: float, *, looking: bool) -> Numbers:
-        """Let the devices send as much as the server takes, while somebody looks at the page or nobody does."""
+    def busy(self, seconds: float, *, looking: bool = False) -> Numbers:
+        """Let the devices send as much as the server takes, while somebody looks at the page or nobody does.
+
+        Return the messages a second, and the CPU seconds of the server for a message.
+        """
         with self._looking(seconds) if looking else nullcontext():
             before = cpu_seconds([self._server.pid])
             done = self._devices.ask(busy=seconds, at_a_time=AT_A_TIME)
             cpu = cpu_seconds([self._server.pid]) - before
-        return {"rate": done["exchanged"] / done["seconds"], "cpu": cpu / done["seconds"]}
+        return {"rate": done["exchanged"] / done["seconds"], "cpu": cpu / done["exchanged"]}
+
+    def quiet(self, seconds: float, *, looking: bool) -> float:
+        """Let the devices send a little, so that the page changes all the time; return the share of a core in use."""
+        with self._looking(seconds) if looking else nullcontext():
+            before, begun = cpu_seconds([self._server.pid]), time.perf_counter()
+            self._devices.ask(per_second=FEW / SESSIONS, seconds=seconds, seed=1)
+            return (cpu_seconds([self._server.pid]) - before) / (time.perf_counter() - begun)
 
     @contextmanager
     def _looking(self, seconds: float) -> Iterator[None]:
@@ -67,56 +83,35 @@ class _Side:
 
 def measure(effort: Effort) -> Iterator[Row]:
     """The rows of this theme."""
-    count, rounds = effort.pick(SESSIONS, SESSIONS, 50), effort.pick(15, 5, 1)
-    seconds = effort.pick(8, 5, 3)
+    count, rounds = effort.pick(SESSIONS, SESSIONS, 50), effort.pick(40, 12, 2)
     smaller = "" if count == SESSIONS else f"{count} sessions"
     with workspace() as directory, ExitStack() as stack:
         without, with_page = (_Side(directory / str(page), stack, count, page=page) for page in (False, True))
-        kinds = {"without": (without, False), "unseen": (with_page, False), "seen": (with_page, True)}
-        for side, looking in kinds.values():
-            side.measure(min(3, seconds), looking=looking)  # to warm up
-        found = list[_Round]()
-        for _ in range(rounds):
-            with_page.measure(1.5, looking=False)  # with its next event the server sees that nobody looks any more
-            found.append(
-                _Round(**{name: side.measure(seconds, looking=looking) for name, (side, looking) in kinds.items()})
-            )
+        for side in (without, with_page):
+            side.busy(effort.pick(5, 5, 2))  # to warm up; what is kept of the first messages is kept
+        pairs = list[tuple[Numbers, Numbers]]()
+        for turn in range(rounds):
+            # A B, then B A: what drifts within a round hits both.
+            found = {side: side.busy(WINDOW) for side in ((without, with_page) if turn % 2 else (with_page, without))}
+            pairs.append((found[with_page], found[without]))
+        whole = effort.pick(30, 15, 5)
+        share = max(0.0, with_page.quiet(whole, looking=True) - with_page.quiet(whole, looking=False))
+        seen = list[tuple[Numbers, Numbers]]()
+        for _ in range(effort.pick(8, 3, 1)):
+            seen.append((with_page.busy(whole / 5, looking=True), without.busy(whole / 5)))
+            with_page.busy(WINDOW)  # with its next event the server sees that nobody looks any more
     what = f"{SESSIONS} sessions, their page in one browser, Prometheus every {SCRAPE_EVERY:.0f} s"
-    ours, beside = (median(values) for values in zip(*(one.of_a_core for one in found), strict=True))
-    yield Row(f"{what}: messages a second of a core", "1/s", ours, WITHOUT_PAGE, beside, smaller)
-    ratios = sorted(ours / beside for ours, beside in (one.of_a_core for one in found))
-    for name, ratio in (("lowest", ratios[0]), ("median", median(ratios)), ("highest", ratios[-1])):
-        yield Row(f"{what}: {name} ratio of {rounds} rounds", "", ratio, smaller=smaller)
-    yield Row(f"{what}: share of a core for page and metrics", "", median(one.share for one in found), smaller=smaller)
-    more = median(one.per_message("unseen") - one.per_message("without") for one in found)
-    yield Row(f"{what}: more CPU of a message", "µs", more * 1e6, smaller=smaller)
-    ours, beside = (median(getattr(one, kind)["rate"] for one in found) for kind in ("seen", "without"))
-    yield Row(f"{what}: messages a second, as the machine was", "1/s", ours, WITHOUT_PAGE, beside, smaller)
-
-
-@dataclass(frozen=True)
-class _Round:
-    """One measurement of each kind: without a page, with one that nobody sees, and with one that is seen."""
-
-    without: Numbers
-    unseen: Numbers
-    seen: Numbers
-
-    def per_message(self, kind: str) -> float:
-        """Return the CPU seconds of a message, of a kind without somebody who looks."""
-        numbers: Numbers = getattr(self, kind)
-        return numbers["cpu"] / numbers["rate"]
-
-    @property
-    def share(self) -> float:
-        """Share of a core that page and metrics take from time to time, whatever is sent."""
-        return max(0.0, self.seen["cpu"] - self.seen["rate"] * self.per_message("unseen"))
-
-    @property
-    def of_a_core(self) -> tuple[float, float]:
-        """Messages a second that a core of the server would take, with page and without.
-
-        It does not depend on how much of the core others took meanwhile; what the page takes by the clock is counted in
-        full.
-        """
-        return (1 - self.share) / self.per_message("unseen"), 1 / self.per_message("without")
+    ours, beside = (median(one["cpu"] for one in of) for of in zip(*pairs, strict=True))
+    ratios = sorted((1 - share) * other["cpu"] / one["cpu"] for one, other in pairs)
+    ratio = median(ratios)
+    yield Row(f"{what}: messages a second of a core", "1/s", ratio / beside, WITHOUT_PAGE, 1 / beside, smaller)
+    for name, value in (("lower quarter", len(ratios) // 4), ("upper quarter", len(ratios) * 3 // 4)):
+        yield Row(f"{what}: ratio of {rounds} rounds, {name}", "", ratios[value], smaller=smaller)
+    yield Row(f"{what}: share of a core for page and metrics", "", share, smaller=smaller)
+    yield Row(f"{what}: CPU of a message, nobody looking", "µs", ours * 1e6, WITHOUT_PAGE, beside * 1e6, smaller)
+    for key, name, unit, factor in (
+        ("cpu", "CPU of a message, page and metrics in it", "µs", 1e6),
+        ("rate", "messages a second, as the machine was", "1/s", 1.0),
+    ):
+        ours, beside = (median(one[key] * factor for one in of) for of in zip(*seen, strict=True))
+        yield Row(f"{what}: {name}", unit, ours, WITHOUT_PAGE, beside, smaller)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -126,7 +126,7 @@ class Observation:
     def _session_opened(self, session: Session) -> None:
         meter = self.meter(PairKey(session.info.local, session.info.remote), session.peer.title)
         measurements: Final = "sent" if session.role is Role.RM else "received"
-        session.observe(SessionWatch(meter, self.journal, measurements, self._loop.time), meter.latencies)
+        session.observe(SessionWatch(meter, self.journal, measurements, self._loop.time).note, meter.latencies)
         self._news()
 
     def _link_made(self, route: str, device: str, link: Link) -> None:
@@ -263,6 +263,11 @@ class Observation:
         """Wake those who wait for news: something was done of which no event tells."""
         self._news()
 
+    @property
+    def leaves_out(self) -> bool:
+        """True while more messages pass than are kept: :meth:`messages` has some of them."""
+        return self.journal.ring.leaving_out
+
     def messages(self, after: int = 0, *, key: str = "", kind: str = "", limit: int = 200) -> list[Seen]:
         """Return the last messages, oldest first.
 
@@ -317,6 +322,10 @@ class Observation:
                     Curve(key=device, title=title, quantity=str(quantity), unit=unit, step=STEP, points=points)
                 )
         return found
+
+    def look_at(self, keys: Iterable[str]) -> None:
+        """Note that the curves of these devices are shown: for a minute, each measurement of them is read."""
+        self.journal.curves.look(keys, self._loop.time())
 
     def try_now(self, key: str) -> None:
         """Begin the next attempt to connect at once.

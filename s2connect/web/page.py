@@ -207,6 +207,7 @@ class Page:
         found = [one for one in facts.found if not one.ours and _fits(query.find, *_texts_of_found(one))]
         drawn = drawings(self._observation.curves(), facts.at.timestamp())
         drawn = [one for one in drawn if _fits(query.find, one.title)]
+        self._observation.look_at(one.key for one in drawn[:MAX_DRAWINGS])
         codes = [self._shown_code(one, facts) for one in facts.nodes]
         few = len(codes) <= MAX_CODES
         return {
@@ -232,6 +233,7 @@ class Page:
             "drawings": drawn[:MAX_DRAWINGS],
             "more_drawings": max(0, len(drawn) - MAX_DRAWINGS),
             "seen": self._seen(query),
+            "leaves_out": self._observation.leaves_out,
             "logout": session.can_log_out,
         }
 

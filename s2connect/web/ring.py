@@ -15,6 +15,13 @@ MAX_MESSAGES: Final = 1000
 MAX_TEXT: Final = 2000
 """Characters of a message that are kept: some 2 MB in all."""
 
+MAX_PER_SECOND: Final = 200
+"""Messages that are kept a second in the long run. Nobody can follow more, and what is kept costs more than all else:
+memory that the processor has to fetch anew, message by message."""
+
+REFILL: Final = 0.25
+"""Seconds from one time to the next at which :attr:`MessageRing.left` grows."""
+
 SEARCHED: Final = 100
 """Messages among which the subject of a refusal is looked for."""
 
@@ -56,19 +63,33 @@ class MessageRing:
     """The last messages.
 
     Attributes:
-        entries: The messages, oldest first. Where each call counts, one is added by ``append`` and ``count += 1``.
+        entries: The messages, oldest first. Where each call counts, one is added by ``append``, ``count += 1`` and
+            ``left -= 1``, if there is any left, after :meth:`refill` if that is due.
         count: Number of the last one.
+        left: Messages that may be kept now.
+        due: Time of the next :meth:`refill`.
+        leaving_out: There was none left in the last quarter of a second: not every message is kept.
     """
 
-    __slots__ = ("count", "entries")
+    __slots__ = ("_filled", "_size", "count", "due", "entries", "leaving_out", "left")
 
     def __init__(self, size: int = MAX_MESSAGES) -> None:
         self.entries: deque[Entry] = deque(maxlen=size)
         self.count = 0
+        self.left = self._size = size
+        self.due = self._filled = 0.0
+        self.leaving_out = False
+
+    def refill(self, now: float) -> None:
+        """Let as many messages be kept as time has passed for."""
+        self.leaving_out = self.left <= 0
+        self.left = min(self._size, max(0, self.left) + round((now - self._filled) * MAX_PER_SECOND))
+        self._filled, self.due = now, now + REFILL
 
     def add(self, now: float, source: Source, direction: Direction, kind: str, status: str | None, text: str) -> None:
-        """Add a message. Where its type is not known (``kind`` empty), it is read when somebody looks."""
+        """Add a message, whatever is left. If ``kind`` is empty, its type is read when somebody looks."""
         self.count += 1
+        self.left -= 1
         self.entries.append((now, source, direction, kind, status, text if len(text) <= MAX_TEXT else cut(text)))
 
     def newest_first(self, after: int = 0) -> Iterator[Kept]:

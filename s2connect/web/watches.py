@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from s2connect.bridge.relay import Out
 from s2connect.messages.envelope import RECEPTION_STATUS, Message
-from s2connect.messages.general import PowerMeasurement
 from s2connect.model.common import Role
 from s2connect.session.observers import Direction
 from s2connect.web.meter import OK, Meter, Rate
-from s2connect.web.power import Body, Curves
-from s2connect.web.ring import MAX_TEXT, MessageRing, cut
+from s2connect.web.power import Curves, Device, values_of
+from s2connect.web.ring import MessageRing, Source
 
 MEASUREMENT: Final = "PowerMeasurement"
 
@@ -37,6 +36,11 @@ class Journal:
         self.curves = Curves()
         self.sleepers: list[Callable[[], object]] = []
 
+    def refill(self, now: float) -> None:
+        """Let as much be kept and read as time has passed for: when :attr:`MessageRing.due` has come."""
+        self.ring.refill(now)
+        self.curves.refill(now)
+
     def wake(self) -> None:
         """Wake the tasks that wait for news."""
         sleepers, self.sleepers = self.sleepers, []
@@ -47,25 +51,61 @@ class Journal:
 class Unanswered:
     """Measurements that wait for their answer: a curve has those that the other side has accepted."""
 
-    __slots__ = ("_bodies",)
+    __slots__ = ("_messages",)
 
     def __init__(self) -> None:
-        self._bodies: dict[str | None, Body] = {}
+        self._messages: dict[str | None, Message] = {}
 
     def add(self, message: Message) -> None:
         """Add a measurement."""
-        self._bodies[message.id] = partial(_measurement, message)
-        if len(self._bodies) > MAX_UNANSWERED:
-            del self._bodies[next(iter(self._bodies))]
+        self._messages[message.id] = message
+        if len(self._messages) > MAX_UNANSWERED:
+            del self._messages[next(iter(self._messages))]
 
-    def pop(self, answer: Message) -> Body | None:
+    def pop(self, answer: Message) -> Message | None:
         """Return the measurement that a ReceptionStatus accepts; None if it refuses it, or is about something else."""
-        body = self._bodies.pop(answer.subject_id, None) if self._bodies else None
-        return body if answer.status == OK else None
+        message = self._messages.pop(answer.subject_id, None) if self._messages else None
+        return message if answer.status == OK else None
+
+
+class Readings:
+    """Accepted measurements of one device, on their way to its curves.
+
+    Where a fleet measures more than :data:`~s2connect.web.power.READS_PER_SECOND`, some are left out: of each device
+    one of each point of its curve is read, and all of those that somebody looks at.
+
+    Attributes:
+        wanted: The next one is to be read, also if none are left for the fleet.
+    """
+
+    __slots__ = ("_all", "_curves", "_device", "_source", "wanted")
+
+    def __init__(self, source: Source, curves: Curves) -> None:
+        self._source = source
+        self._curves = curves
+        self._device: Device | None = None
+        self._all = False
+        self.wanted = True
+
+    def begin_step(self, now: float) -> None:
+        """Begin a step of the rate of the device, of which a point of its curve has several."""
+        device = self._device
+        self._all = device is not None and now < device.watched_until
+        if self._all or device is None or now >= device.end:
+            self.wanted = True
+
+    def add(self, message: Message, now: float) -> None:
+        """Read a measurement."""
+        self._curves.left -= 1
+        self.wanted = self._all
+        device = self._device
+        if device is None or now >= device.end:
+            device = self._device = self._curves.device(self._source.key, self._source.title, now)
+        device.add(values_of(message))
 
 
 class SessionWatch:
-    """Observer of one session.
+    """Observer of one session: :meth:`note`.
 
     Args:
         meter: Meter of the peer.
@@ -74,63 +114,77 @@ class SessionWatch:
         clock: Seconds of a clock that never goes back.
     """
 
-    __slots__ = (
-        "_append",
-        "_clock",
-        "_journal",
-        "_last_id",
-        "_last_type",
-        "_measurements",
-        "_meter",
-        "_ring",
-        "_unanswered",
-    )
+    __slots__ = ("_clock", "_curves", "_is_manager", "_journal", "_last", "_meter", "_readings", "_ring", "_unanswered")
 
     def __init__(self, meter: Meter, journal: Journal, measurements: Direction, clock: Callable[[], float]) -> None:
         self._meter = meter
         self._journal = journal
         self._ring = journal.ring
-        self._append = journal.ring.entries.append
-        self._measurements = measurements
+        self._curves = journal.curves
+        self._is_manager = measurements == "received"
         self._clock = clock
-        self._last_id: str | None = None
-        self._last_type = ""
+        self._last: Message | None = None  # that was received, until it is answered; mostly that is at once
+        self._readings = Readings(meter, journal.curves)
         self._unanswered = Unanswered()
 
-    def __call__(self, direction: Direction, message: Message) -> None:
+    def note(self, direction: Direction, message: Message) -> None:
         """Note a message of the session."""
-        # Written out, because it is called for every message.
-        meter, now, kind, text = self._meter, self._clock(), message.type, message.text
-        if kind != RECEPTION_STATUS:
+        # Called for every message. A server with many sessions works with cold caches, so that each line counts.
+        # What is kept of a message counts more: memory that the processor has to fetch anew.
+        ring = self._ring
+        if message.type != RECEPTION_STATUS:
+            now, meter = self._clock(), self._meter
             if direction == "received":
                 rate = meter.received
-                meter.received_characters += len(text)
-                self._last_id, self._last_type = message.id, kind
+                meter.received_characters += len(message.text)
+                if self._last is not None:
+                    self._answer_later(self._last)
+                self._last = message
             else:
                 rate = meter.sent
+                if not self._is_manager and message.type == MEASUREMENT:
+                    self._unanswered.add(message)
             if now >= rate.end:
                 rate.next_step(now)
+                self._readings.begin_step(now)
             rate.total += 1
-            if kind == MEASUREMENT and direction == self._measurements:
-                self._unanswered.add(message)
+            if now >= ring.due:
+                self._journal.refill(now)
+            if ring.left <= 0:
+                return
+            ring.add(now, meter, direction, message.type, None, message.text)
         else:
-            if direction != self._measurements and (body := self._unanswered.pop(message)) is not None:
-                self._journal.curves.add(meter.key, meter.title, body, now)
-            if message.status != OK:
-                self._refused(direction, message, now)
-        self._ring.count += 1
-        self._append((now, meter, direction, kind, message.status, text if len(text) <= MAX_TEXT else cut(text)))
+            last, ok = self._last, message.status == OK
+            if last is not None and direction == "sent" and last.id == message.subject_id:
+                self._last = None
+                if ok and (self._curves.left > 0 or self._readings.wanted) and self._is_measured(last):
+                    self._readings.add(last, self._clock())
+            else:
+                last = None
+                if (direction == "sent") is self._is_manager:
+                    accepted = self._unanswered.pop(message)
+                    if accepted is not None:
+                        self._readings.add(accepted, self._clock())
+            if not ok:
+                self._refused(direction, message, last)
+            elif ring.left <= 0:
+                return
+            ring.add(self._clock(), self._meter, direction, RECEPTION_STATUS, message.status, message.text)
         if self._journal.sleepers:
             self._journal.wake()
 
-    def _refused(self, direction: Direction, message: Message, now: float) -> None:
-        subject, ring = message.subject_id or "", self._ring
-        if direction == "received":
-            by, kind = "peer", ring.find(self._meter, "sent", subject)
-        else:
-            by = "us"
-            kind = self._last_type if subject == self._last_id else ring.find(self._meter, "received", subject)
-        self._meter.refuse(by, kind, message.status or "", message.label or "", now)
+    def _is_measured(self, received: Message) -> bool:
+        return self._is_manager and received.type == MEASUREMENT
+
+    def _answer_later(self, received: Message) -> None:
+        if self._is_measured(received):
+            self._unanswered.add(received)
+
+    def _refused(self, direction: Direction, message: Message, refused: Message | None) -> None:
+        by = "peer" if direction == "received" else "us"
+        of: Direction = "sent" if direction == "received" else "received"
+        kind = refused.type if refused is not None else self._ring.find(self._meter, of, message.subject_id or "")
+        self._meter.refuse(by, kind, message.status or "", message.label or "", self._clock())
 
 
 class LinkSideWatch(Rate):
@@ -156,47 +210,45 @@ class LinkWatch:
         sides: By role of the peer.
     """
 
-    __slots__ = ("_append", "_journal", "_ring", "_unanswered", "sides")
+    __slots__ = ("_journal", "_readings", "_ring", "_unanswered", "sides")
 
     def __init__(self, key: str, title: Callable[[Role], str], journal: Journal) -> None:
         self.sides = {role: LinkSideWatch(side_key(key, role), partial(title, role)) for role in Role}
         self._journal = journal
         self._ring = journal.ring
-        self._append = journal.ring.entries.append
+        self._readings = Readings(self.sides[Role.RM], journal.curves)
         self._unanswered = Unanswered()
 
     def passed(self, side: Role, message: Message | None, text: str, outs: Sequence[Out], now: float) -> None:
         """Note a text of one side, and what follows from it."""
         # Written out, because it is called for every message.
-        from_, kind, status = self.sides[side], "", None
+        from_, ring, kind, status = self.sides[side], self._ring, "", None
         if message is not None:
             kind, status = message.type, message.status
             if kind != RECEPTION_STATUS:
                 if now >= from_.end:
                     from_.next_step(now)
+                    self._readings.begin_step(now)
                 from_.total += 1
                 if kind == MEASUREMENT and side is Role.RM:
                     self._unanswered.add(message)
-            elif side is Role.CEM and (body := self._unanswered.pop(message)) is not None:
-                device = self.sides[Role.RM]
-                self._journal.curves.add(device.key, device.title, body, now)
-        self._ring.count += 1
-        self._append((now, from_, "received", kind, status, text if len(text) <= MAX_TEXT else cut(text)))
+            elif side is Role.CEM:
+                accepted = self._unanswered.pop(message)
+                if accepted is not None and (self._journal.curves.left > 0 or self._readings.wanted):
+                    self._readings.add(accepted, now)
+        if now >= ring.due:
+            self._journal.refill(now)
+        if ring.left > 0 or (status is not None and status != OK):
+            ring.add(now, from_, "received", kind, status, text)
         for to, out, _ in outs:
-            if out is not text:  # the bridge's own, or a translation
-                self._ring.add(now, self.sides[to], "sent", "", None, out)
+            if out is not text and ring.left > 0:  # the bridge's own, or a translation
+                ring.add(now, self.sides[to], "sent", "", None, out)
         if self._journal.sleepers:
             self._journal.wake()
 
     def answered(self, out: Out, now: float) -> None:
         """Note an answer of the bridge to what the other side did not answer."""
         self._ring.add(now, self.sides[out.to], "sent", "", None, out.text)
-
-
-def _measurement(message: Message) -> PowerMeasurement | dict[str, Any]:
-    """Return a measurement as it was read already, or its members."""
-    parsed = message.reading.parsed if message.reading is not None else None
-    return parsed if isinstance(parsed, PowerMeasurement) else message.body
 
 
 def side_key(link: str, role: Role) -> str:

@@ -114,6 +114,7 @@ class Shown:
         self._seen: list[Seen] | None = None
         self._curves: list[Curve] | None = None
         self.bridge = None
+        self.leaves_out = False
         self.announced = {OWN: PairingAnnounced(node=OWN, peer=node(text, 6, Role.RM), peer_endpoint=None)}
         self.codes: dict[object, object] = {}
 
@@ -138,6 +139,9 @@ class Shown:
             Seen(number=1, direction="received", text=text, **one),  # type: ignore[arg-type]
             Seen(number=2, direction="sent", text='{"message_type": "PowerMeasurement"}', **one),  # type: ignore[arg-type]
         ]
+
+    def look_at(self, keys: object) -> None:
+        """Take note of nothing."""
 
     def curves(self) -> list[Curve]:
         if self._curves is not None:

@@ -11,14 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s2connect.messages.catalogue import Reading
+from s2connect.messages.envelope import Message
 from s2connect.messages.general import CommodityQuantity, PowerMeasurement, PowerValue
 from s2connect.session.acknowledgements import Acknowledgements
 from s2connect.session.latencies import BOUNDS, STEPS, WINDOW, Latencies
 from s2connect.web.facts import MAX_REFUSALS
 from s2connect.web.meter import OTHER, STEP, Meter, Rate
-from s2connect.web.power import POINTS, READ_PER_STEP, Curve, Curves
+from s2connect.web.power import MAX_TEXT as MAX_MEASUREMENT
+from s2connect.web.power import POINTS, READS_PER_SECOND, Curves, values_of
 from s2connect.web.power import STEP as POWER_STEP
-from s2connect.web.ring import MAX_TEXT, MessageRing
+from s2connect.web.ring import MAX_PER_SECOND, MAX_TEXT, REFILL, MessageRing
+from s2connect.web.watches import Journal, SessionWatch
 
 PEER = Meter("k", "t")
 
@@ -125,46 +129,76 @@ def test_the_type_of_a_message_is_found_when_somebody_looks() -> None:
     assert ring.find(Meter("k", "t"), "sent", "m1") == ""
 
 
+def test_the_ring_keeps_a_bounded_number_a_second_and_says_so() -> None:
+    ring, now, kept = MessageRing(), 100.0, 0
+    for number in range(100_000):  # 10,000 a second
+        now += 0.0001
+        if now >= ring.due:
+            ring.refill(now)
+        if ring.left > 0:
+            ring.add(now, PEER, "received", "Type", None, str(number))
+            kept += 1
+    assert kept == pytest.approx(len(ring.entries) + 10 * MAX_PER_SECOND, abs=2 * REFILL * MAX_PER_SECOND)
+    assert ring.leaving_out
+    assert [one.number for one in ring.newest_first()][:3] == [kept, kept - 1, kept - 2]
+    assert now - next(iter(ring.entries))[0] >= 4.0, "they are of some seconds, not of a moment"
+    ring.refill(now + 10.0)
+    ring.refill(now + 20.0)
+    assert not ring.leaving_out
+    assert ring.left == ring.entries.maxlen, "a conversation that begins is kept wholly"
+
+
+def measurement(*values: tuple[object, object], read: bool = False) -> Message:
+    if read:
+        given = [PowerValue(commodity_quantity=quantity, value=value) for quantity, value in values]  # type: ignore[arg-type]
+        parsed = PowerMeasurement(measurement_timestamp=datetime.now(UTC), values=given)
+        return Message("", "PowerMeasurement", "m", reading=Reading(parsed))
+    body = {"values": [{"commodity_quantity": quantity, "value": value} for quantity, value in values]}
+    return Message(json.dumps(body), "PowerMeasurement", "m")
+
+
 @given(st.lists(st.tuples(st.floats(0.0, 200.0), st.floats(-1e6, 1e6)), max_size=300), st.floats(0.0, 4000.0))
 def test_a_curve_has_an_hour_of_points_with_the_extremes_of_each_step(
     added: list[tuple[float, float]], then: float
 ) -> None:
-    curve, now, steps = Curve(), 10_000.0, dict[int, list[float]]()
+    curves, now, steps = Curves(), 10_000.0, dict[int, list[float]]()
     for pause, value in added:
         now += pause
-        step = int(now / POWER_STEP)
-        curve.add(step, value)
-        steps.setdefault(step, []).append(value)
+        curves.device("k", "t", now).add(values_of(measurement((L1, value))))
+        steps.setdefault(int(now / POWER_STEP), []).append(value)
     now += then
     first = int(now / POWER_STEP) - POINTS + 1
     wanted = [
         (step * POWER_STEP, min(values), max(values), values[-1]) for step, values in steps.items() if step >= first
     ]
-    assert list(curve.points(now)) == wanted
+    for _ in range(2):  # looking changes nothing
+        found = [list(curve.points(now)) for *_, curves_of in curves.devices() for curve in curves_of.values()]
+        assert found == ([wanted] if added else [])
     assert len(wanted) <= POINTS
 
 
-def measured(*values: tuple[object, object]) -> dict[str, Any]:
-    return {"values": [{"commodity_quantity": quantity, "value": value} for quantity, value in values]}
-
-
 @pytest.mark.parametrize(
-    "body",
+    "text",
     [
-        {},
-        {"values": None},
-        {"values": [None, 1, "x", {}, {"commodity_quantity": "ELECTRIC.POWER.L1"}]},
-        measured(("NO.SUCH", 1.0)),
-        measured(("ELECTRIC.POWER.L1", "inf")),
-        measured(("ELECTRIC.POWER.L1", float("nan"))),
-        measured(("ELECTRIC.POWER.L1", 10**400)),
-        measured(([], 1)),
-        measured((L1, None)),
+        "",
+        "[]",
+        "{}",
+        '{"values":null}',
+        '{"values":[null,1,"x",{},{"commodity_quantity":"ELECTRIC.POWER.L1"}]}',
+        measurement(("NO.SUCH", 1.0)).text,
+        measurement((L1, "inf")).text,
+        measurement((L1, math.nan)).text,
+        measurement((L1, 10**400)).text,
+        measurement(([], 1)).text,
+        measurement((L1, None)).text,
+        "[" * 10_000,
+        measurement((L1, 1.0)).text + " " * MAX_MEASUREMENT,
+        measurement((L1, 1.0)).text[:-1] + ', "x": "\ud800"}',
     ],
 )
-def test_what_is_no_value_makes_no_curve(body: dict[str, Any]) -> None:
+def test_what_is_no_value_makes_no_curve(text: str) -> None:
     curves = Curves()
-    curves.add("k", "t", lambda: body, 0.0)
+    curves.device("k", "t", 0.0).add(values_of(Message(text, "PowerMeasurement", "m")))
     assert [one for *_, found in curves.devices() for one in found] == []
 
 
@@ -174,42 +208,109 @@ quantities = st.sampled_from([L1, CommodityQuantity.ELECTRIC_POWER_L2, Commodity
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.lists(st.tuples(quantities, st.floats(-9, 9)), min_size=1, max_size=4)))
 )
-def test_measurements_that_were_read_already_make_the_same_curves(
+def test_measurements_of_any_quantities_make_the_same_curves_read_already_or_not(
     sent: list[tuple[int, list[tuple[CommodityQuantity, float]]]],
 ) -> None:
-    curves, now = Curves(), 0.0
+    curves, step = Curves(), 0
+    wanted = dict[CommodityQuantity, dict[int, list[float]]]()
     for steps, values in sent:
-        now += steps * POWER_STEP
-        read = [PowerValue(commodity_quantity=quantity, value=value) for quantity, value in values]
-        message = PowerMeasurement(measurement_timestamp=datetime.now(UTC), values=read)
-        curves.add("typed", "t", lambda message=message: message, now)  # type: ignore[misc]
-        curves.add("members", "t", lambda values=values: measured(*values), now)  # type: ignore[misc]
+        step += steps
+        now = step * POWER_STEP
+        for read in (True, False):
+            curves.device(str(read), "t", now).add(values_of(measurement(*values, read=read)))
+        for quantity, value in values:
+            wanted.setdefault(quantity, {}).setdefault(step, []).append(value)
+    now = step * POWER_STEP
+    expected = {
+        quantity: [(at * POWER_STEP, min(values), max(values), values[-1]) for at, values in by_step.items()]
+        for quantity, by_step in wanted.items()
+    }
     found = [{quantity: list(curve.points(now)) for quantity, curve in one.items()} for *_, one in curves.devices()]
-    assert not sent or found[0] == found[1]
+    assert found == ([expected, expected] if sent else [])
 
 
-def test_a_device_that_measures_all_the_time_is_read_a_bounded_number_of_times() -> None:
-    curves, reads = Curves(), list[float]()
+class Clock:
+    now = 1000.0
 
-    def body(value: float) -> dict[str, Any]:
-        reads.append(value)
-        return measured((L1, value))
+    def __call__(self) -> float:
+        return self.now
 
-    for number in range(1000):
-        curves.add("k", "t", lambda value=float(number): body(value), 5.0)  # type: ignore[misc]
-    assert len(reads) == READ_PER_STEP
-    ((_, _, found),) = curves.devices()
-    assert list(found[L1].points(5.0)) == [(0.0, 0.0, 999.0, 999.0)], "the last one counts"
-    assert len(reads) == READ_PER_STEP + 1
+
+def test_of_a_fleet_that_measures_all_the_time_some_are_read_of_each_device_and_all_where_somebody_looks() -> None:
+    journal, clock = Journal(), Clock()
+    watches = {key: SessionWatch(Meter(key, key), journal, "received", clock) for key in map(str, range(100))}
+    reads, looked = 0, "7"
+
+    def shown() -> dict[str, list[tuple[float, float, float, float]]]:
+        return {key: list(of[L1].points(clock.now)) for key, _, of in journal.curves.devices() if of}
+
+    for second in range(60):
+        journal.curves.look([looked], clock.now)
+        for tenth in range(10):  # 1,000 measurements a second
+            for key, watch in watches.items():
+                given = measurement((L1, float(10 * second + tenth)))
+                before = journal.curves.left
+                watch.note("received", given)
+                watch.note("sent", Message("", "ReceptionStatus", None, given.id, "OK"))
+                reads += key != looked and journal.curves.left < before
+            clock.now = 1000.0 + second + (tenth + 1) / 10
+    assert reads < 60 * READS_PER_SECOND + 3 * 2 * 100, "each device costs a bounded share of the fleet's"
+    found = shown()
+    assert found.keys() == watches.keys()
+    assert all(len(points) == 3 for points in found.values()), "each has each of its points"
+    last = found[looked][-1]
+    assert (last[1], last[2], last[3]) == (400.0, 599.0, 599.0), "nothing is left out where somebody looks"
+
+
+def test_a_few_devices_are_read_wholly() -> None:
+    journal, clock = Journal(), Clock()
+    watch = SessionWatch(Meter("k", "t"), journal, "received", clock)
+    for number in range(600):  # ten a second
+        clock.now += 0.1
+        given = measurement((L1, float(number)))
+        watch.note("received", given)
+        watch.note("sent", Message("", "ReceptionStatus", None, given.id, "OK"))
+    ((_, _, found),) = journal.curves.devices()
+    assert [last for *_, last in found[L1].points(clock.now)][-1] == 599.0
+    assert sum(high - low for _, low, high, _ in found[L1].points(clock.now)) >= 590.0
+
+
+def test_a_message_that_was_left_out_is_counted_and_a_refusal_is_kept() -> None:
+    journal, meter, clock = Journal(), Meter("k", "t"), Clock()
+    watch = SessionWatch(meter, journal, "received", clock)
+    for number in range(5000):
+        watch.note("received", Message("{}", "FRBC.StorageStatus", f"m{number}"))
+        watch.note("sent", Message("{}", "ReceptionStatus", None, f"m{number}", "OK"))
+    watch.note("received", Message("{}", "PowerForecast", "x"))
+    watch.note("sent", Message("{}", "ReceptionStatus", None, "x", "INVALID_CONTENT", "why"))
+    assert meter.received.total == 5001
+    assert next(journal.ring.newest_first()).status == "INVALID_CONTENT"
+    assert [(one.by, one.type, one.label) for one in meter.refusals] == [("us", "PowerForecast", "why")]
 
 
 def test_the_number_of_curves_is_bounded_and_a_device_that_is_gone_makes_room() -> None:
-    curves = Curves(2)
+    curves, one = Curves(2), values_of(measurement((L1, 1.0)))
+
+    def shown() -> list[str]:
+        return [key for key, _, found in curves.devices() if found]
+
     for key in ("a", "b", "c"):
-        curves.add(key, key, lambda: measured((L1, 1)), 0.0)
-    assert [key for key, *_ in curves.devices()] == ["a", "b"]
+        curves.device(key, key, 0.0).add(one)
+    assert shown() == ["a", "b"]
     assert curves.left_out == 1
     curves.remove("a")
     curves.remove("none")
-    curves.add("c", "c", lambda: measured((L1, 1)), 0.0)
-    assert [key for key, *_ in curves.devices()] == ["b", "c"]
+    assert shown() == ["b", "c"]
+
+
+def test_a_device_that_has_sent_nothing_for_an_hour_makes_room() -> None:
+    curves, one, now = Curves(2), values_of(measurement((L1, 1.0))), 0.0
+    for key in ("a", "b"):
+        curves.device(key, key, now).add(one)
+    assert [key for key, _, found in curves.devices() if found] == ["a", "b"]
+    for _ in range(POINTS):
+        now += POWER_STEP
+        curves.device("b", "b", now).add(one)
+        curves.device("c", "c", now).add(one)
+    shown = [key for key, _, found in curves.devices() if any(list(curve.points(now)) for curve in found.values())]
+    assert shown == ["b", "c"], "links of a bridge come and go"
