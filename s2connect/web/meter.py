@@ -57,6 +57,8 @@ class Rate:
 
     def last_minute(self, now: float) -> int:
         """Return the number of events of the last minute."""
+        if now >= self.end + STEPS * STEP:
+            return 0
         first = int(now / STEP) - STEPS + 1
         present = self.total - self._since if round(self.end / STEP) - 1 >= first else 0
         return present + sum(number for step, number in self._past if step >= first)

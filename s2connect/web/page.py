@@ -64,8 +64,9 @@ MAX_QUERY: Final = 100
 MIN_PAUSE: Final = 0.5
 """Seconds between two events of a stream, at least."""
 
-SHARE: Final = 0.01
-"""Share of the time of the event loop that all streams together may take for their templates."""
+SHARE: Final = 0.006
+"""Share of the time of the event loop that all streams together may take for facts and templates. With 500 sessions
+that all have news, that is an event in some five seconds; with a few, two a second."""
 
 PARTS: Final = ("summary", "warnings", "links", "code", "found", "peers", "curves", "messages")
 """Parts of the page that are kept live, each ``part_NAME.html`` with an element that has the id of :data:`IDS`."""
