@@ -286,7 +286,7 @@ async def test_nothing_is_kept_where_nobody_observes() -> None:
         await introduce(rm, rm.node().id, cem, cem.node().id, rm.node().id)
         cem.supervisor.spawn(anext(aiter(cem.node().sessions())), "test-take")
         session = await anext(rm.node().sessions())
-        assert session._observers == ()
+        assert session._observers.callbacks == ()
         assert session._awaited._ledger.latencies is None
 
 
