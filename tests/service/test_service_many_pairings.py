@@ -91,7 +91,7 @@ async def test_a_long_list_is_made_and_written_outside_of_the_loop(home: Path, m
 async def test_a_long_list_is_shown_in_full_and_is_not_wrapped(home: Path) -> None:
     async with Endpoint.open(home, serve=False) as endpoint:
         status = await Service(endpoint, home).ask(Status())
-    for width, lines in ((80, 2 * MANY), (160, MANY + 1)):
+    for width, lines in ((80, 3 * MANY), (160, MANY + 1)):
         block = pairings_block(status.pairings, width)
         assert isinstance(block, PlainText)
         assert len(block.splitlines()) == lines
