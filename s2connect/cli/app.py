@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import re
 import sys
 import traceback
 from typing import Annotated
@@ -109,7 +110,8 @@ def _run(argv: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]  # of ClickException
             return int(ExitCode.USAGE)
-        hint = "See the help: s2connect --help, or --help after the command."
+        context = getattr(error, "ctx", None)
+        hint = f"See the help: {context.command_path if context is not None else 's2connect'} --help"
         what = _in_words(error.format_message())  # type: ignore[attr-defined]  # likewise
         failure = Failure("usage", what, hint, code=ExitCode.USAGE)
     except S2ConnectError as error:
@@ -137,11 +139,13 @@ _QUOTED = (
 )
 """Words of pydantic, which newer versions of typer quote, and ours."""
 
+_MISSING = re.compile("(?<=^Missing argument ')[^']+")  # the help has it in capitals
+
 
 def _in_words(text: str) -> str:
     for quoted, words in _QUOTED:
         text = text.replace(quoted, words)
-    return text
+    return _MISSING.sub(lambda found: found[0].upper(), text)
 
 
 MAX_SHOWN = 6000  # longest error shown, in characters: the longest file name, and a sentence about it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -176,7 +177,7 @@ def move(
         return
     say(f"Moved {options.path} with {counted(made.pairings, 'pairing')} into {file}. It does not start here any more.")
     _say_left_out(home, made.left_out)
-    say("Next, on the other machine: s2connect restore FILE. Nothing has to be paired again.")
+    say(f"Next, on the other machine: s2connect restore {shlex.quote(file.name)}  (nothing has to be paired again)")
     say(f"If the file is lost before that: {options.command_line('move --undo')}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +80,10 @@ class Reporter(Sink):
 
     def command(self, name: str) -> str:
         """Return a command on this state directory as a person types it."""
-        return self._options.command_line(name)
+        line = self._options.command_line(name)
+        if name.startswith("simulate ") and self._options.home is None:  # it keeps nothing without --home
+            return f"{line} --home {shlex.quote(str(self._options.path))}"
+        return line
 
     async def put(self, event: events.Event) -> None:
         self.put_nowait(event)

@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 
 MAX_NAMED = 20  # most pairings that a question names
-_Node = Annotated[str, typer.Argument(metavar="NODE", help="Its alias, or its id.")]
+_Node = Annotated[str, typer.Argument(metavar="NODE", help="Its alias, its name, or its id.")]
 
 
 def _id_of(text: str | None) -> NodeId | None:
@@ -114,6 +114,7 @@ def add(
             "before does not work any more. Its pairings stay."
             for one in changed
         ),
+        *_if_long(added.alias),
         f"Next: {options.command_line('code')} --node {added.alias or added.id}",
     )
 
@@ -130,7 +131,9 @@ def alias(
 
     result = options.ask(SetAlias(node=node, alias=new))
     changed = next(one for one in result.nodes if one.id == result.node)
-    options.report(result, f"The codes of {own_name(changed)} begin with {changed.alias}- now.")
+    options.report(
+        result, f"The codes of {own_name(changed)} begin with {changed.alias}- now.", *_if_long(changed.alias)
+    )
 
 
 @with_options("s2connect node remove 2", "s2connect node remove 2 --yes", "s2connect node remove 2 --forget --yes")
@@ -164,6 +167,17 @@ def remove(
         f"Left: {_named(result.nodes)}.",
     ]
     options.report(result, *lines)
+
+
+def _if_long(alias: str | None) -> list[str]:
+    """Return what an alias means to whoever types codes, where it is longer than ours."""
+    from s2connect.model.alphabet import MAX_ALIAS_CHARACTERS
+    from s2connect.pairing.code import TOKEN_CHARACTERS
+
+    typed = len(alias or "") + len("-") + TOKEN_CHARACTERS
+    if len(alias or "") <= MAX_ALIAS_CHARACTERS:
+        return []
+    return [f"Its codes have {typed} characters to type; with a number or two letters in front at most 15."]
 
 
 register(app, list_nodes, add, alias, remove)

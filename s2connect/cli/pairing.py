@@ -25,7 +25,7 @@ from s2connect.cli.terminal import ask_person, console, put, tell
 from s2connect.discovery.browse import Browser
 from s2connect.discovery.txt import FoundEndpoint
 from s2connect.endpoint.settings import read_config
-from s2connect.errors import InvalidPairingCode, InvalidUrl, NotReachable, S2ConnectError, UsageError
+from s2connect.errors import InvalidPairingCode, InvalidUrl, NotReachable, S2ConnectError, UsageError, WrongPairingCode
 from s2connect.model.common import NodeDescription, Role
 from s2connect.model.text import for_display
 from s2connect.model.url import BaseUrl, looks_like_code
@@ -76,6 +76,7 @@ class Dialogue:
     def __init__(self, steps: GuidedPairing, code: str | None, *, interactive: bool) -> None:
         self._steps = steps
         self._code = code
+        self._given = code is not None
         self._interactive = interactive
 
     async def pair_url(self, url: BaseUrl) -> PairingEntry:
@@ -174,10 +175,17 @@ class Dialogue:
         """Ask for the code and pair; without a URL it is a device that waits here."""
         if url is None and peer is not None and self._interactive:
             tell(f"{titled(peer)} waits here. Its code is on its sticker or screen.")
-        code = self._code or await self._announce_and_ask(peer, url)
-        if url is not None and self._interactive:
-            tell(f"Pairing with {url} …")
-        return await self._steps.pair(url, code, peer)
+        while True:
+            code = self._code or await self._announce_and_ask(peer, url)
+            if url is not None and self._interactive:
+                tell(f"Pairing with {url} …")
+            try:
+                return await self._steps.pair(url, code, peer)
+            except S2ConnectError as error:
+                if not self._interactive or self._given or error.kind != WrongPairingCode.kind:
+                    raise
+                tell(str(error))  # mistyped: ask again
+                self._code = None
 
     async def _announce_and_ask(self, peer: NodeDescription | None, url: BaseUrl | None) -> str:
         if peer is None:

@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import zip_longest
 from typing import Any
 
@@ -85,6 +85,8 @@ def when(at: datetime | str) -> str:
     return f"{at.astimezone():%Y-%m-%d %H:%M}"
 
 
+REPEATED = timedelta(seconds=10)  # within it the same warning is shown once
+
 _NO_SERVER = (
     "It has no server: it waits at the energy managers in the network, and each of them can pair it with the code of "
     "this device."
@@ -109,6 +111,7 @@ class ServiceText:
         self._qr = qr and self._tty
         self._pairing_url: str | None = None
         self._nodes: dict[NodeId, str] = {}
+        self._warned: events.Warned | None = None
         self.page_url: str | None = None
 
     def __call__(self, event: events.Event) -> str | None:
@@ -134,10 +137,23 @@ class ServiceText:
             case events.PairingAnnounced():
                 return self._asked(event)
         text = sentence(event)
-        if text is None:
+        if text is None or self._is_repeated(event):
             return None
         line = f"{clock(event.time)}  {text}"
-        return textwrap.fill(line, self._width, subsequent_indent=" " * 10) if self._tty else line
+        if not self._tty:
+            return line
+        return textwrap.fill(  # URLs and paths are to be copied: never broken in two
+            line, self._width, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False
+        )
+
+    def _is_repeated(self, event: events.Event) -> bool:
+        """Return whether a warning has just been shown, e.g. because the next try came at once."""
+        if not isinstance(event, events.Warned):
+            return False
+        before, self._warned = self._warned, event
+        if before is None or (before.reason, before.peer, before.text) != (event.reason, event.peer, event.text):
+            return False
+        return event.time - before.time < REPEATED
 
     def page_lines(self, url: str | None) -> list[str]:
         """Return the lines about the page at the start, and note the URL where others than this machine reach it."""

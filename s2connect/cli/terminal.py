@@ -46,7 +46,12 @@ RoleChoice = Literal["cem", "rm"]  # roles as people type them
 
 HomeOption = Annotated[
     Path | None,
-    typer.Option("--home", metavar="DIR", help=f"State directory; default ${HOME_VARIABLE}, or one for this user."),
+    typer.Option(
+        "--home",
+        metavar="DIR",
+        readable=False,  # typer's words for the directory of another user do not name what helps
+        help=f"State directory; default ${HOME_VARIABLE}, or one for this user.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on standard output, for programs.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Details on standard error, for finding faults.")]

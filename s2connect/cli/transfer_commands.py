@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +31,9 @@ app = typer.Typer(
 )
 
 MAX_BYTES = 64 * 1024  # longest file with a pairing; they have one to two KiB
-_Peer = Annotated[str, typer.Argument(help="Its id, the first four or more characters of the id, or its name.")]
+_Peer = Annotated[
+    str, typer.Argument(metavar="PEER", help="Its id, the first four or more characters of the id, or its name.")
+]
 
 
 @with_options("s2connect transfer export House pairing.json", "s2connect transfer export House -", name="export")
@@ -64,7 +67,7 @@ def export_pairing(
         print_json({"node": found.node, "peer": found.peer, "file": str(file)})
         return
     tell(shown)
-    tell(f"Next, on the device {found.node}: s2connect transfer import FILE")
+    tell(f"Next, on the device {found.node}: s2connect transfer import {shlex.quote(file.name)}")
     tell(f"Then here: {options.command_line(f'transfer discard {str(found.peer.id)[:8]}')}")
 
 
@@ -88,7 +91,7 @@ def import_pairing(
             with file.open(encoding="utf-8", errors="replace") as source:
                 text = source.read(MAX_BYTES)
         except OSError as error:
-            raise UsageError(f"{file} cannot be read ({error.strerror}).") from None
+            raise UsageError(f"The file {file} cannot be read ({error.strerror}).") from None
     made = options.ask(ImportPairing(pairing=text.strip() or "-", node=node))
     options.report(made, f"Paired with {titled(made.peer)}.", "This side connects to it.")
 

@@ -132,10 +132,9 @@ def load_records(path: Path) -> list[EndpointRecord]:
         found.setdefault(record.id, number)
         records.append(record)
     if faults:
-        more = f"\n  and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
-        shown = faults[0] if len(faults) == 1 else "".join(f"\n  {fault}" for fault in faults[:MAX_FAULTS]) + more
-        raise ConfigurationError(
-            f"The registry file {path} cannot be used: {shown}{'' if len(faults) > 1 else '.'}",
+        more = [f"and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
+        raise ConfigurationError(  # on one line: a person's terminal shows no other control character
+            f"The registry file {path} cannot be used: {' | '.join([*faults[:MAX_FAULTS], *more])}.",
             hint="Mend them; docs/command.md has a whole record under registry serve.",
         )
     return records

@@ -160,7 +160,9 @@ class Connector:
         history.tried, history.error, history.sentence = datetime.now(UTC), "", ""
 
     def _publish(self, pairing: Pairing, error: S2ConnectError, retry_in: float | None) -> None:
-        node, peer, sentence = pairing.key.local, pairing.peer, f"{for_display(pairing.peer.title)}: {error}"
+        node, peer, sentence, title = pairing.key.local, pairing.peer, str(error), for_display(pairing.peer.title)
+        if not sentence.startswith(title):
+            sentence = f"{title}: {sentence}"
         history = self.connections.history_of(pairing.key.remote)
         history.tried, history.error, history.sentence = datetime.now(UTC), error.kind, str(error)
         _log.info("no session with %s", sentence)

@@ -359,7 +359,10 @@ class Pairings:
         except MalformedMessage as error:
             raise UsageError(f"This is no pairing: {error}.") from None
         if transfer.node_id != node:
-            raise UsageError("This pairing was made for another node.")
+            raise UsageError(
+                f"This pairing was made for the node {transfer.node_id}, and this is {node}.",
+                hint="Take it to the device that has this id; an id is given when a node is made (--id).",
+            )
         return await self._whole(node, lambda: self._import(transfer))
 
     async def _import(self, transfer: PairingTransfer) -> Pairing:

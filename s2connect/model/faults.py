@@ -71,7 +71,7 @@ def fault_sentence(fault: Any) -> str:
     if kind == "string_too_short" and context["min_length"] == 1:
         return "is empty"
     if kind == "json_invalid":
-        return _json_sentence(str(context.get("error", "")))
+        return json_sentence(str(context.get("error", "")))
     if kind == "string_pattern_mismatch" and (words := _PATTERNS.get(context["pattern"])) is not None:
         return words
     if (words := _SENTENCES.get(kind)) is not None:
@@ -86,9 +86,10 @@ def fault_sentence(fault: Any) -> str:
 _OWN: Final = frozenset({"url"})  # types of ours, whose texts are for people
 
 
-def _json_sentence(reason: str) -> str:
+def json_sentence(reason: str) -> str:
+    """Return why a text is no JSON, and where, from pydantic's reason, as the rest of a sentence."""
     place = _JSON_PLACE.search(reason)
-    where = f"line {place[1]}, column {place[2]}: " if place else ""
+    where = f"line {place[1]}, column {max(1, int(place[2]))}: " if place else ""
     known = next((words for begin, words in _JSON_REASONS.items() if begin in reason), "it cannot be read")
     return f"is no JSON: {where}{known}"
 

@@ -45,9 +45,18 @@ class GuidedPairing:
         return own_node((await self.status()).nodes, self.node)
 
     async def nodes(self, url: BaseUrl) -> list[NodeDescription] | None:
-        """Return the nodes of another endpoint; None if it does not list them, e.g. outside the LAN."""
-        answer = await self._optional(Nodes(url=str(url), connect_to=self.connect_to), OPTIONAL_TIMEOUT)
-        return answer[0].nodes if answer else None
+        """Return the nodes of another endpoint; None if it does not list them, e.g. outside the LAN.
+
+        Raises:
+            NotReachable: It cannot be reached at all, so that nobody has to look for its code.
+        """
+        try:
+            async with asyncio.timeout(OPTIONAL_TIMEOUT):
+                return (await self.reached.ask(Nodes(url=str(url), connect_to=self.connect_to))).nodes
+        except (S2ConnectError, TimeoutError) as error:
+            if isinstance(error, S2ConnectError) and error.kind == NotReachable.kind:  # as a service reports it, too
+                raise
+            return None
 
     @contextlib.asynccontextmanager
     async def announced(self, peer: NodeDescription, url: BaseUrl | None = None) -> AsyncIterator[bool]:

@@ -61,7 +61,10 @@ def prepare(path: Path, node: Mapping[str, object], settings: Mapping[str, Any])
     """
     found = setup.existing(path)
     if found is not None:
-        refuse_bridge(Home.open(path))
+        home = Home.open(path)
+        refuse_bridge(home)
+        if (moved := home.moved()) is not None:
+            raise moved  # before anybody answers more questions
     if found is None:
         if node.get("role") is None:
             raise UsageError(

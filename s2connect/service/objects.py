@@ -231,17 +231,21 @@ def read_alias(text: str) -> str:
 
 
 def own_node(nodes: Sequence[OwnNode], wanted: str | None) -> OwnNode:
-    """Return our node of an alias, in any case, or id; without one, the only node. ``UsageError`` names them."""
+    """Return our node of an alias, in any case, id or name; without one, the only node. ``UsageError`` names them."""
     folded = in_our_alphabet(wanted or "")
     found = [one for one in nodes if wanted is None or wanted in (str(one.id), one.alias)] or [
         one for one in nodes if one.alias is not None and in_our_alphabet(one.alias) == folded
     ]
+    if not found and wanted is not None:
+        known = fitting(nodes, wanted)
+        found = [one for one in nodes if one in known]
     if len(found) != 1:
         names = ", ".join(f"{one.alias or one.id} ({name_of(one)}, {one.role})" for one in nodes[:MAX_NAMED])
         names += ", …" if len(nodes) > MAX_NAMED else ""
         if wanted is None:
             raise UsageError(f"Which node of this endpoint? There are: {names}.", hint="Name it with --node.")
-        raise UsageError(f"There is no node {for_display(wanted, 60)} here; there are: {names}.")
+        what = "Several nodes fit" if found else "There is no node"
+        raise UsageError(f"{what} {for_display(wanted, 60)} here; there are: {names}.")
     return found[0]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from s2connect import (
     EndpointConfig,
@@ -25,6 +26,7 @@ from s2connect.certs.tls import wan_client_context
 from s2connect.endpoint.config import CONFIG_FILE
 from s2connect.errors import ConfigurationError, NotInitialised, UsageError
 from s2connect.https.server import check_bind
+from s2connect.model.faults import json_sentence
 from s2connect.model.proxy import Proxy
 from s2connect.service.objects import Entry
 
@@ -114,12 +116,11 @@ def read_raw(home: Home) -> dict[str, Any]:
     if content is None:
         raise NotInitialised(f"{home.path} is not set up.")
     try:
-        value = json.loads(content)
-    except json.JSONDecodeError as error:
-        where = f"{home.path / CONFIG_FILE}: line {error.lineno}, column {error.colno}"
-        raise ConfigurationError(f"{where}: this is no JSON.") from None
+        value = from_json(content.decode("utf-8"))
     except UnicodeDecodeError:
         raise ConfigurationError(f"{home.path / CONFIG_FILE} is no text in UTF-8.") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{home.path / CONFIG_FILE} {json_sentence(str(error))}.") from None
     if not isinstance(value, dict):
         raise ConfigurationError(f"{home.path / CONFIG_FILE} does not hold an object.")
     return value

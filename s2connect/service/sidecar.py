@@ -202,7 +202,7 @@ class Service:
                 self._devices[event.peer.id] = event.peer
             case endpoint_events.Paired() | endpoint_events.CodeWithdrawn():
                 self._codes.pop(event.node, None)
-            case endpoint_events.Notice(kind="name_conflict" | "not_advertised"):
+            case endpoint_events.Notice(kind="name_conflict" | "not_advertised" | "copy_of_this_endpoint"):
                 self._not_found = NotFound(event.kind, event.sentence)
             case endpoint_events.TaskFailed(task="advertise"):
                 self._not_found = NotFound("task_failed", event.sentence)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from s2connect import Endpoint, Node
+from s2connect.errors import UsageError
 from s2connect.service.commands import Command, DiscardPairing, ExportedPairing, ExportPairing, ImportPairing
 from s2connect.service.objects import OwnNode, PairingEntry, find_pairing, own_node
 
@@ -25,9 +26,19 @@ async def _find(endpoint: Endpoint, peer: str, node: str | None) -> PairingEntry
     return find_pairing(pairings, peer)
 
 
+def _refuse_device(endpoint: Endpoint) -> None:
+    """Raise ``UsageError`` where pairings are the endpoint's own: they would be lost, or be used twice."""
+    if not endpoint.config.wan_pairing_server:
+        raise UsageError(
+            "This endpoint is no vendor's pairing server: its pairings are its own.",
+            hint="To end one: s2connect unpair. To take all of them to another machine: s2connect move.",
+        )
+
+
 async def export_pairing(endpoint: Endpoint, command: ExportPairing) -> ExportedPairing:
     """Return a pairing for its device; it stays here."""
     found = await _find(endpoint, command.peer, command.node)
+    _refuse_device(endpoint)
     data = await endpoint.node(found.node).export_pairing(found.peer.id)
     return ExportedPairing(node=found.node, peer=found.peer, pairing=data.decode("utf-8"))
 
@@ -35,6 +46,7 @@ async def export_pairing(endpoint: Endpoint, command: ExportPairing) -> Exported
 async def discard_pairing(endpoint: Endpoint, command: DiscardPairing) -> PairingEntry:
     """Remove a pairing that its device has, without unpairing at the other side."""
     found = await _find(endpoint, command.peer, command.node)
+    _refuse_device(endpoint)
     await endpoint.node(found.node).discard_pairing(found.peer.id)
     return found
 

@@ -107,7 +107,10 @@ class Home:
     @property
     def is_of_bridge(self) -> bool:
         """Return whether a bridge has this directory: ``serve`` would run it without its routes."""
-        return (self.path / self.BRIDGE_FILE).exists()
+        try:
+            return (self.path / self.BRIDGE_FILE).exists()
+        except PermissionError:  # that of another user
+            return False
 
     @contextlib.contextmanager
     def lock(self, *, moved: bool = False) -> Iterator[None]:

@@ -223,7 +223,7 @@ class Observation:
                 self.warnings.remove("not_advertised")
                 self.warnings.remove("copy_of_this_endpoint")
             case events.Notice():
-                if event.kind in ("name_conflict", "not_advertised"):
+                if event.kind in ("name_conflict", "not_advertised", "copy_of_this_endpoint"):
                     self.not_found = event.sentence
                 self.warnings.add(event.kind, event.sentence, event.at)
             case events.TaskFailed():

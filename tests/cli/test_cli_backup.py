@@ -47,6 +47,8 @@ def test_a_moved_device_goes_on_elsewhere_without_pairing_again(
     refused = run("serve", "--home", str(rm))
     assert refused.returncode == 7
     assert str(file) in refused.stderr
+    again = run("setup", "--home", str(rm), "--trial")
+    assert (again.returncode, again.stdout) == (7, ""), "before anybody answers a question"
     found = json.loads(run("doctor", "--home", str(rm), "--json").stdout)["checks"]
     assert any(str(file) in check["sentence"] and "--undo" in check["hint"] for check in found)
     there = command("restore", str(file), "--home", str(tmp_path / "there"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,13 @@ def test_a_file_that_cannot_be_used_is_named_with_place_and_cause(
         assert what in text
 
 
+def test_a_file_that_is_no_json_is_named_with_place_and_cause_by_every_command(rm: Path, capsys: Capture) -> None:
+    (rm / "config.json").write_text('{\n  "name": "x"\n  "port": 1\n}')
+    for command in (("config", "show"), ("config", "set", "port", "9"), ("config", "unset", "port"), ("status",)):
+        text = said(capsys, *command, "--home", str(rm), code=2)
+        assert "line 3, column 3: a comma is missing" in text
+
+
 def test_a_wrong_setting_in_the_file_is_mended_by_the_command_that_the_error_names(rm: Path, capsys: Capture) -> None:
     settings = json.loads((rm / "config.json").read_text())
     (rm / "config.json").write_text(json.dumps({**settings, "port": 99999}))
@@ -184,8 +192,20 @@ def test_a_new_address_is_asked_about_where_peers_connect_to_the_old_one(
 def test_the_home_of_another_user_names_the_command_that_runs_as_that_user(rm: Path, capsys: Capture) -> None:
     os.chown(rm, 1, 1)
     assert "Run it as that user: sudo -u daemon s2connect …" in said(capsys, "status", "--home", str(rm), code=7)
-    os.chown(rm, 54321, 54321)
-    assert "sudo -u '#54321' s2connect …" in said(capsys, "status", "--home", str(rm), code=7)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a command as somebody else")
+def test_a_home_that_this_user_cannot_even_look_into_is_said_to_be_of_another(rm: Path, capsys: Capture) -> None:
+    said(capsys, "status", "--home", str(rm))
+    said(capsys, "status", "--home", str(rm / "none"), code=7)  # all is loaded now
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        os.seteuid(1)
+        try:
+            text = said(capsys, "status", "--home", home, code=7)
+        finally:
+            os.seteuid(0)
+    assert f"{home} belongs to" in text
+    assert "Run it as that user: sudo s2connect …" in text
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")

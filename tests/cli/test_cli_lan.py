@@ -314,7 +314,8 @@ def test_records_of_a_registry_that_are_left_out_are_said(tmp_path: Path, capsys
     assert main(["registry", "serve", str(file), "--port", "0"]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert (
-        "record 1 (Cloud 1): regions[0] has characters that it may not have record 3 (Cloud 3): cem is neither" in said
+        "record 1 (Cloud 1): regions[0] has characters that it may not have | record 3 (Cloud 3): cem is neither"
+        in said
     )
     assert "record 4 (Cloud 2): its id is that of record 2" in said
     assert main(["discover", "--watch", "--registry", "https://localhost/"]) == 2

@@ -41,6 +41,10 @@ def test_nodes_are_added_named_and_removed_while_no_service_runs(rm: Path, capsy
     out, _ = said(capsys, "node", "alias", "2", "KE", *home)
     assert "begin with KE- now" in out
     assert as_json(capsys, "code", "--static", "--node", "ke", *home)["code"].startswith("KE-")
+    out, _ = said(capsys, "node", "alias", "cellar \u00e4", "KELLER", *home)
+    assert "Its codes have 19 characters to type" in out
+    out, _ = said(capsys, "node", "alias", "KELLER", "KE", *home)
+    assert "to type" not in out
     _, err = said(capsys, "code", "--static", *home, code=2)
     assert "Which node of this endpoint? There are: 1 (" in err
     assert "--node" in err

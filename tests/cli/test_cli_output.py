@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 from contextvars import copy_context
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -187,6 +188,18 @@ def test_the_qr_code_is_a_link_to_the_page_where_a_phone_can_reach_it(
     assert shown is not None
     assert URL in shown
     assert linked in shown
+
+
+def test_a_warning_keeps_a_url_whole_and_is_shown_once_if_it_comes_twice_at_once() -> None:
+    text = show.ServiceText()
+    text._tty, text._width = True, 60
+    url = "https://the-energy-manager-of-the-house-in-the-back-yard.local:8443/pairing/"
+    warned = events.Warned(reason="not_reachable", text=f"No answer from the other side at {url} so far.")
+    shown = text(warned)
+    assert shown is not None
+    assert url in shown
+    assert text(replace(warned, time=warned.time + timedelta(seconds=1), retry_in=9.0)) is None
+    assert text(replace(warned, time=warned.time + timedelta(minutes=1))) is not None
 
 
 def test_a_service_of_several_nodes_says_whose_code_it_shows() -> None:

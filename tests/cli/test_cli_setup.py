@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from s2connect.cli import main
+from s2connect.cli.guided_setup import Reporter
+from s2connect.cli.terminal import Options
 from tests.command import Running, make_home, run
 from tests.terminal import COMMAND, Terminal, at_terminal
 
@@ -161,6 +163,15 @@ def test_two_people_at_two_terminals_get_from_nothing_to_the_first_message_in_tw
         assert f"  s2connect simulate rm battery --home {rm}\r\n" in battery.text
 
 
+def test_the_command_that_goes_on_names_the_home_where_it_would_keep_nothing_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S2CONNECT_HOME", str(tmp_path))
+    report = Reporter(Options(home=None, as_json=False, verbose=False))
+    assert report.command("serve") == "s2connect serve"
+    assert report.command("simulate rm pv") == f"s2connect simulate rm pv --home {tmp_path}"
+
+
 def test_a_wrong_url_at_a_terminal_is_asked_for_again(tmp_path: Path) -> None:
     arguments = ("--role", "rm", "--name", "Battery", "--simulate", "battery", *LOCAL)
     with at_terminal(*COMMAND, "setup", "--home", str(tmp_path / "rm"), *arguments) as screen:
@@ -168,14 +179,19 @@ def test_a_wrong_url_at_a_terminal_is_asked_for_again(tmp_path: Path) -> None:
         screen.type("https://localhost:1/pairing/ ABCDEFGH\n")
         screen.wait_for("cannot be reached")
         screen.wait_for("Enter looks again")
+        screen.type("localhost:1\n")
+        assert "Pairing code" not in screen.wait_for("cannot be reached"), "nobody has to look for it in vain"
 
 
 def _shown(screen: Terminal) -> tuple[str, str]:
     screen.wait_for("Waiting for the other side")
-    url, code = re.search(r"https://\S+", screen.text), re.search(r"Pairing code  (.*?)  \(", screen.text)
+    url, code = (
+        re.search(r"Pairing URL +(https://\S+)", screen.text),
+        re.search(r"Pairing code  (.*?)  \(", screen.text),
+    )
     assert url is not None
     assert code is not None
-    return url[0], code[1]
+    return url[1], code[1]
 
 
 @pytest.mark.long
@@ -225,6 +241,9 @@ def test_from_nothing_to_the_first_message_in_three_commands(tmp_path: Path, sta
     with at_terminal(
         *COMMAND, "setup", "--role", "rm", "--name", "B", "--simulate", "pv", "--url", url, "--home", str(rm), *LOCAL
     ) as screen:
+        screen.wait_for("Pairing code: ")
+        screen.type("ABCD EFGH JKMN\n")
+        screen.wait_for("not the one of the other device")
         screen.wait_for("Pairing code: ")
         screen.type(f"{code}\n")
         screen.wait_for("First message: ResourceManagerDetails")

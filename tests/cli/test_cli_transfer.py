@@ -93,7 +93,7 @@ def test_the_device_takes_it_over_by_command(
 ) -> None:
     file, vendor = tmp_path / "pairing.json", ("--home", str(house.vendor))
     _, err = said(capsys, "transfer", "export", "Cloud", str(file), *vendor)
-    assert f"on the device {DEVICE}: s2connect transfer import FILE" in " ".join(err.split())
+    assert f"on the device {DEVICE}: s2connect transfer import pairing.json" in " ".join(err.split())
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     token = json.loads(file.read_text())["accessTokens"][0]
     assert token not in err
@@ -106,7 +106,12 @@ def test_the_device_takes_it_over_by_command(
     assert "--yes" in err, "nobody can be asked"
     out, _ = said(capsys, "transfer", "discard", "Cloud", "--yes", *vendor)
     assert "the device's alone" in out
-    pairings = run("pairings", "--json", "--home", str(house.device))
+    device = ("--home", str(house.device))
+    for refused in (("export", "Cloud", str(tmp_path / "again")), ("discard", "Cloud", "--yes")):
+        _, err = said(capsys, "transfer", *refused, *device, code=2)
+        assert "its pairings are its own" in err
+        assert "s2connect unpair" in err
+    pairings = run("pairings", "--json", *device)
     assert [one["peer"]["user_defined_name"] for one in json.loads(pairings.stdout)["pairings"]] == ["Cloud"]
 
 

@@ -99,6 +99,7 @@ async def test_an_older_copy_of_the_device_is_noticed_by_both_and_the_newest_put
             refused = await event_of(ours, events.SessionFailed)
             assert "this home may be an older copy" in unknown.sentence
             assert "This home may be an older copy" in refused.sentence
+            assert refused.sentence.count(manager.node().description.title) == 1
             assert refused.retry_in >= 3600
             assert trouble(manager)[0] == "token_unknown"
             assert trouble(device)[0] == "access_refused"

@@ -54,4 +54,5 @@ async def test_nodes_and_devices_that_do_not_exist_are_named(cem: Path, monkeypa
         with pytest.raises(NotReachable, match="No device boiler waits here; devices that do: none"):
             await steps.find_device("boiler", waits.append)
         assert waits
-        assert await steps.nodes(BaseUrl("https://127.0.0.1:1/pairing/")) is None
+        with pytest.raises(NotReachable, match="cannot be reached"):
+            await steps.nodes(BaseUrl("https://127.0.0.1:1/pairing/"))
