@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from s2connect.cli.terminal import Lines, counted, tell
+from s2connect.errors import InvalidUrl, NotReachable
 from s2connect.model.text import for_display, span
+from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import in_groups
 from s2connect.service.commands import Code, Pair, ShowBridge
 from s2connect.service.control import Control
@@ -198,21 +200,40 @@ class _Leader:
                 tell(f"  {_listed([link['name']])} has to be paired again: {for_display(trouble, 300)}")
         if new := [link["name"] for link in pending if not _trouble(link, "cem")]:
             tell(f"  Not yet known to the energy manager: {_listed(new)}")
-        url = self.manager_url or await self._ask("  Pairing URL that the energy manager shows: ")
-        url, _, code = url.partition(" ")  # as the QR code of serve has it
+        if self.manager_url is not None:
+            url, _, code = self.manager_url.partition(" ")  # as the QR code of serve has it
+        else:
+            url, code = await self._ask_for_manager()
         for link in pending:
             shown = _listed([link["name"]])
             while True:
-                code = code.strip() or await self._ask(f"  Pairing code that it shows, for {shown}: ")
-                if not code:
+                if url:
+                    code = code.strip() or await self._ask(f"  Pairing code that it shows, for {shown}: ")
+                if not url or not code:
                     tell("  Stopped here; run the command again to go on.")
                     return
-                if await self._try(link["representative"]["node"], url, code, again=True):
-                    break  # the same code is tried for the next one
-                code = ""
+                try:
+                    if await self._try(link["representative"]["node"], url, code, again=True):
+                        break  # the same code is tried for the next one
+                    code = ""
+                except Failure as failure:
+                    if failure.kind != NotReachable.kind or self.manager_url is not None:
+                        raise
+                    tell(f"  {for_display(str(failure), 300)}")
+                    url, code = await self._ask_for_manager()
             key = link["key"]
             await self._until(name, lambda one, key=key: one["key"] == key and _is_known(one))  # type: ignore[misc]
             tell(f"  The energy manager knows {shown} now.")
+
+    async def _ask_for_manager(self) -> tuple[str, str]:
+        """Ask for the pairing URL of the manager until it is one; return it and a code behind it; empty: stop."""
+        while answer := (await self._ask("  Pairing URL that the energy manager shows (Enter stops): ")).strip():
+            url, _, code = answer.partition(" ") if answer.startswith("https://") else (answer, "", "")
+            try:
+                return str(BaseUrl.of_pairing(url)), code
+            except InvalidUrl as error:
+                tell(f"  {for_display(str(error), 300)}")
+        return "", ""
 
     async def _until(self, name: str, fits: Callable[[Link], bool]) -> Link | None:
         """Wait until a link of a route fits; None if none does after :data:`LINK_TIMEOUT`.

@@ -292,7 +292,10 @@ def test_pair_leads_through_both_pairings_and_can_be_run_again(file: Path, bridg
     assert "The energy manager knows" in second.stderr
 
     fresh = manager.command("code")["code"]
-    third = run("bridge", "pair", str(file), "--json", "--manager-url", manager_url, stdin=f"{fresh}\n")
+    typed = f"ABCD EFGH JKMN\nlocalhost:1\nABCD EFGH JKMN\n{manager_url} {fresh}\n"
+    third = run("bridge", "pair", str(file), "--json", stdin=typed)
+    assert "looks like a pairing code" in third.stderr, "typed at the question for the URL"
+    assert "localhost:1 cannot be reached" in third.stderr
     assert third.returncode == 0, third.stderr
     (route,) = json.loads(third.stdout)["routes"]
     assert route["left"] == []
