@@ -107,7 +107,7 @@ def measure(effort: Effort) -> Iterator[Row]:
     yield Row(f"{what}: messages a second of a core", "1/s", ratio / beside, WITHOUT_PAGE, 1 / beside, smaller)
     for name, value in (("lower quarter", len(ratios) // 4), ("upper quarter", len(ratios) * 3 // 4)):
         yield Row(f"{what}: ratio of {rounds} rounds, {name}", "", ratios[value], smaller=smaller)
-    yield Row(f"{what}: share of a core for page and metrics", "", share, smaller=smaller)
+    yield Row(f"{what}: share of a core for page and metrics", "%", share * 100, smaller=smaller)
     yield Row(f"{what}: CPU of a message, nobody looking", "µs", ours * 1e6, WITHOUT_PAGE, beside * 1e6, smaller)
     for key, name, unit, factor in (
         ("cpu", "CPU of a message, page and metrics in it", "µs", 1e6),
