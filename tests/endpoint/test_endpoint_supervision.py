@@ -384,7 +384,7 @@ async def test_a_small_task_of_a_node_begins_anew(
     manager, device = endpoint.node(role=Role.CEM), endpoint.node(role=Role.RM)
     seen, done = endpoint.events(), asyncio.Event()
     if task == "codes":
-        Fault(monkeypatch, device, "issue_pairing_code")
+        Fault(monkeypatch, device, "new_pairing_code")
         device.show_codes(lambda _: done.set())
     else:
         Fault(monkeypatch, manager._connections, "admit")
