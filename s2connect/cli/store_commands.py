@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s2connect.cli.terminal import Options, examples, register, run_work, with_options
+from s2connect.cli.terminal import (
+    Options,
+    YesOption,
+    confirm,
+    counted,
+    examples,
+    register,
+    run_work,
+    tell,
+    with_options,
+)
 from s2connect.errors import UsageError
 from s2connect.store.home import Home
 from s2connect.store.postgresql.address import STORE_VARIABLE, require_extra, shown
@@ -123,16 +134,66 @@ def _migrated(url: str, before: Tables, after: Tables) -> str:
     return f"What only earlier versions needed is removed from {url}."
 
 
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Key file. Without it: that of the environment or of the home, or S2CONNECT_STORE_KEY.",
+        show_default=False,
+    ),
+]
+
+
+@with_options(
+    "s2connect store copy --to postgresql://s2@db.example/s2 --store-key-file store.key --home cloud",
+    "s2connect store copy --from postgresql://s2@db.example/s2 --home cloud",
+)
+def copy(
+    options: Options,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="URL", help="Database, with tables and without pairings.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="Database, whose instances have stopped.")
+    ] = None,
+    store_key_file: KeyFileOption = None,
+    yes: YesOption = False,
+) -> None:
+    """Move the state of a home into a database, or back. The side that is left is sealed: two never go on.
+
+    Nothing has to be paired again. The service must not run. What was cut off is finished by the same command.
+    """
+    from s2connect.endpoint.copying import copy_to_database, copy_to_home
+
+    require_extra()
+    url = to or source
+    if url is None or (to and source):
+        raise UsageError("Where to? Give --to URL, or --from URL.")
+    warning = (
+        f"{options.path} does not start by itself any more; it goes on in {shown(url)}."
+        if to
+        else f"No instance starts on {shown(url)} any more; it goes on in {options.path}."
+    )
+    if not yes:
+        if options.as_json or not sys.stdin.isatty():
+            raise UsageError(warning, hint="Add --yes if that is what you want.")
+        tell(warning)
+        confirm("Move it?")
+    keys = _keys(options, store_key_file)
+    file = None if store_key_file is None else store_key_file.absolute()
+    number = run_work(copy_to_database(options.path, url, keys, file) if to else copy_to_home(options.path, url, keys))
+    options.report(
+        {"home": str(options.path), "store": shown(url), "pairings": number},
+        f"Moved the state with {counted(number, 'pairing')} into {shown(url) if to else options.path}.",
+        f"Next: {options.command_line('serve')}",
+    )
+
+
 @with_options("s2connect store reseal --store-key-file store.key")
 def reseal(
     options: Options,
     store: UrlOption = None,
-    store_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Key file. Without it: that of the home, or S2CONNECT_STORE_KEY.", show_default=False
-        ),
-    ] = None,
+    store_key_file: KeyFileOption = None,
 ) -> None:
     """Seal every secret in the database with the first key. The other keys can go then."""
     from s2connect.store.postgresql.resealing import reseal as reseal_all
@@ -155,4 +216,4 @@ def _keys(options: Options, file: Path | None) -> list[bytes]:
     return read_keys(file)
 
 
-register(app, key, migrate, reseal)
+register(app, key, migrate, copy, reseal)

@@ -105,10 +105,11 @@ async def take(home: Home, config: EndpointConfig, vault: Vault, store: SqliteSt
     Raises:
         StorageError: Something could not be read, or is larger than a backup can be.
     """
-    return await asyncio.to_thread(_sealed, *await _read(home, config, vault, store), config, passphrase)
+    return await asyncio.to_thread(_sealed, *await collected(home, config, vault, store), config, passphrase)
 
 
-async def _read(home: Home, config: EndpointConfig, vault: Vault, store: SqliteStore) -> tuple[Contents, list[str]]:
+async def collected(home: Home, config: EndpointConfig, vault: Vault, store: SqliteStore) -> tuple[Contents, list[str]]:
+    """Return the state of an open state directory, and the files in it that do not belong to that."""
     made_at = time.time()
     database, secrets = await store.snapshot()
     return await asyncio.to_thread(_collect, home, config, vault, made_at, database, secrets)
@@ -194,7 +195,7 @@ async def move(path: Path, passphrase: Passphrase, file: Path) -> Backup:
         HomeInUse, HomeMoved, NotInitialised, StorageError: Nothing was sealed.
     """
     async with _opened(path) as (home, config, vault, store):
-        contents, others = await _read(home, config, vault, store)
+        contents, others = await collected(home, config, vault, store)
         return await asyncio.to_thread(_move, home, contents, others, config, passphrase, file)
 
 
@@ -279,19 +280,37 @@ def restore(
                 f"{path} is set up already.",
                 hint="Nothing was changed. With --replace its state, and with it every pairing of it, is lost.",
             )
-        files, secrets = dict(contents.files), dict(contents.secrets)
-        kind, put = _vault_for(config.vault if vault == "auto" else vault, forced=vault == "keyring")
-        if put is not None:
-            files[SERVICE_FILE] = put(secrets).encode("ascii") + b"\n"
-            secrets = {}
-        config = config.model_copy(update={"vault": kind})
-        files[CONFIG_FILE] = config.to_json()
-        old = [found.name for found, belongs in own_files(path, MAX_FILE_BYTES) if belongs]
-        stage(path, files, secrets, contents.database)
-        commit(path, old)
-        finish(path)
+        kind, config = put_into_home(home, contents, config, vault=vault)
     missing = tuple(str(named) for named in named_files(config) if not named.exists())
     return Restored(datetime.fromtimestamp(contents.made_at, UTC), contents.moved, pairings, kind, config, missing)
+
+
+def put_into_home(
+    home: Home,
+    contents: Contents,
+    config: EndpointConfig,
+    *,
+    vault: Literal["auto", "keyring", "files"] = "auto",
+    keep_files: bool = False,
+) -> tuple[Literal["keyring", "files"], EndpointConfig]:
+    """Replace the state of a locked home, atomically, and return where its secrets are and its settings. Blocks.
+
+    With ``keep_files`` the files that the contents do not have stay as they are.
+    """
+    path, files, secrets = home.path, dict(contents.files), dict(contents.secrets)
+    kind, put = _vault_for(config.vault if vault == "auto" else vault, forced=vault == "keyring")
+    if put is not None:
+        files[SERVICE_FILE] = put(secrets).encode("ascii") + b"\n"
+        secrets = {}
+    config = config.model_copy(update={"vault": kind})
+    files[CONFIG_FILE] = config.to_json()
+    old = [found.name for found, belongs in own_files(path, MAX_FILE_BYTES) if belongs]
+    if keep_files:
+        old = [name for name in old if name in files or name == SERVICE_FILE]
+    stage(path, files, secrets, contents.database)
+    commit(path, old)
+    finish(path)
+    return kind, config
 
 
 def _check(contents: Contents) -> tuple[EndpointConfig, int]:

@@ -497,7 +497,9 @@ class Endpoint:
         from s2connect.endpoint.backup import passphrase_of, take
 
         phrase = passphrase_of(passphrase)
-        if self._home is None or not isinstance(self._state.store, SqliteStore):
+        if self._home is None:
+            raise UsageError("This endpoint has no state directory.")
+        if not isinstance(self._state.store, SqliteStore):
             raise UsageError(
                 "The state of this endpoint is not in a state directory.",
                 hint="A database is backed up with PostgreSQL's own means: pg_dump, or a base backup.",

@@ -26,6 +26,7 @@ from s2connect.store.files import (
     unavailable,
     write_private,
 )
+from s2connect.store.postgresql.address import is_postgresql
 from s2connect.store.restoring import COMMIT, MOVED, finish
 
 __all__ = ["HOME_VARIABLE", "Home", "default_home"]
@@ -160,7 +161,7 @@ class Home:
             f"{holder} is working with {self.path}.", hint="Stop it first, or name another state directory with --home."
         )
 
-    def seal(self, to: Path, at: datetime) -> None:
+    def seal(self, to: Path | str, at: datetime) -> None:
         """Seal the directory, durably: :meth:`lock` refuses it from now on, and says where it went and when.
 
         Raises:
@@ -171,6 +172,20 @@ class Home:
     def unseal(self) -> None:
         """Take the seal off; StorageUnavailable if that is not possible."""
         remove_private(self.path / MOVED)
+
+    def moved_to(self) -> str | None:
+        """Return the file or database to which a sealed directory went, "" where that is damaged; None if not sealed.
+
+        Raises:
+            InsecurePermissions, StorageUnavailable: The seal cannot be read.
+        """
+        content = read_private(self.path / MOVED, MAX_FILE_BYTES)
+        if content is None:
+            return None
+        try:
+            return str(json.loads(content)["to"])
+        except (ValueError, KeyError, TypeError):
+            return ""
 
     def moved(self) -> HomeMoved | None:
         """Return the error of a sealed directory; None where it is not sealed.
@@ -183,8 +198,11 @@ class Home:
             return None
         try:
             read = json.loads(content)
-            where = f"into the file {read['to']} on {datetime.fromisoformat(read['at']).astimezone():%Y-%m-%d at %H:%M}"
-        except (ValueError, KeyError, TypeError):
+            kind = "database" if is_postgresql(read["to"]) else "file"
+            where = (
+                f"into the {kind} {read['to']} on {datetime.fromisoformat(read['at']).astimezone():%Y-%m-%d at %H:%M}"
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
             where = "elsewhere"  # damaged, and sealed all the same
         return HomeMoved(f"The endpoint of {self.path} was moved {where}; it does not start here any more.")
 

@@ -65,7 +65,7 @@ T = TypeVar("T")
 TOKENS = "tokens-"
 """Name prefix of vault entries with the access tokens of a pairing."""
 
-_PAIRED = "was-paired"
+PAIRED = "was-paired"
 """Vault entry that exists from the first pairing on."""
 
 IN_MEMORY = Path(":memory:")
@@ -218,11 +218,11 @@ class SqliteStore:
     def _check_not_lost(self, anew: bool) -> None:
         """Refuse an emptied database, which the vault's mark of earlier pairings distinguishes from a new one."""
         secrets = [name for name in self._vault.listed() if name.startswith(TOKENS)]
-        if not secrets and self._vault.get(_PAIRED) is None:
+        if not secrets and self._vault.get(PAIRED) is None:
             return
         if not anew:
             raise PairingsLost(f"{self._path} is empty or missing, although this endpoint had pairings.")
-        for name in (*secrets, _PAIRED):
+        for name in (*secrets, PAIRED):
             self._vault.delete(name)
 
     @contextlib.contextmanager
@@ -295,7 +295,7 @@ class SqliteStore:
             self._db.backup(copy)
             content = copy.serialize()
         names = [name for (name,) in self._db.execute("SELECT vault_name FROM pairing WHERE vault_name IS NOT NULL")]
-        found = {name: self._vault.get(name) for name in (*names, _PAIRED)}
+        found = {name: self._vault.get(name) for name in (*names, PAIRED)}
         return content, {name: secret for name, secret in found.items() if secret is not None}
 
     # Pairings
@@ -337,8 +337,8 @@ class SqliteStore:
     ) -> list[Replaced]:
         if alone and not pairing.confirmed:
             raise ValueError("an unconfirmed pairing replaces no other pair before it is confirmed")
-        if not self._marked and self._vault.get(_PAIRED) is None:  # in case the database gets lost
-            self._vault.put(_PAIRED, b"yes")
+        if not self._marked and self._vault.get(PAIRED) is None:  # in case the database gets lost
+            self._vault.put(PAIRED, b"yes")
         self._marked = True
         replaced = self._others(pairing.key) if alone else []
         name = digest = issued_at = None

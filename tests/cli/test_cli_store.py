@@ -7,9 +7,11 @@ import stat
 from pathlib import Path
 
 import pytest
+import trustme
 
 pytest.importorskip("psycopg")
 
+from s2connect import EndpointConfig, create_home
 from s2connect.cli import main
 from s2connect.store.postgresql.sealing import read_keys
 from tests.postgresql import Cluster
@@ -58,3 +60,33 @@ def test_tables_are_made_and_then_left_as_they_are(
     monkeypatch.delenv("S2CONNECT_STORE")
     assert main(["store", "migrate"]) == 2
     assert "--store" in capsys.readouterr().err
+
+
+def test_a_home_is_copied_there_and_back(
+    postgresql_cluster: Cluster, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, home, file = postgresql_cluster.new_database(), tmp_path / "home", tmp_path / "store.key"
+    authority = trustme.CA().issue_cert("localhost")
+    authority.cert_chain_pems[0].write_to_path(tmp_path / "chain.pem")
+    authority.private_key_pem.write_to_path(tmp_path / "key.pem")
+    settings = {
+        "deployment": "WAN",
+        "host": "localhost",
+        "certificate": str(tmp_path / "chain.pem"),
+        "private_key": str(tmp_path / "key.pem"),
+        "nodes": [{"role": "CEM"}],
+        "vault": "files",
+    }
+    create_home(home, EndpointConfig.model_validate(settings))
+    assert main(["store", "key", str(file)]) == 0
+    command = ["store", "copy", "--to", url, "--home", str(home), "--store-key-file", str(file)]
+    assert main(command) == 2
+    assert "--yes" in capsys.readouterr().err
+    assert main([*command, "--yes"]) == 0
+    assert "Moved the state with 0 pairings into" in capsys.readouterr().out
+    assert main(["node", "list", "--home", str(home), "--json"]) == 0
+    capsys.readouterr()
+    assert main(["backup", str(tmp_path / "file"), "--home", str(home)]) == 2
+    assert main(["store", "reseal", "--home", str(home)]) == 0
+    assert main(["store", "copy", "--from", url, "--home", str(home), "--store-key-file", str(file), "--yes"]) == 0
+    assert main(["status", "--home", str(home)]) == 0

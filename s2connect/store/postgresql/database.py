@@ -185,6 +185,11 @@ class Database:
                 f"The tables in {self.shown} are older than this program.",
                 hint="Migrate them with: s2connect store migrate",
             )
+        if found["moved_to"]:
+            raise StorageUnavailable(
+                f"The state in {self.shown} was moved into the home {found['moved_to']}; no instance starts here now.",
+                hint="Back again: s2connect store copy --to URL --home HOME",
+            )
         if found["contracted"] > known:
             raise StorageUnavailable(
                 f"The tables in {self.shown} are those of a later version of s2connect "

@@ -15,8 +15,8 @@ from s2connect.store.postgresql.database import Connection, parameters
 from s2connect.store.postgresql.failures import unavailable
 from s2connect.store.postgresql.schema import (
     APPLICATION,
+    FIRST_ROW,
     FIRST_TABLE,
-    FORGET_TABLES,
     MIGRATION_LOCK,
     MIGRATIONS,
     READ_TABLES,
@@ -97,6 +97,7 @@ async def _migration(url: str) -> AsyncIterator[tuple[Connection, Tables]]:
                     f"The database {shown(url)} does not store Unicode.", hint="Make it with: createdb -E UTF8 NAME"
                 )
             await connection.execute(FIRST_TABLE)
+            await connection.execute(FIRST_ROW)
             row = await (await connection.execute(READ_TABLES)).fetchone()
             yield connection, Tables(0, 0) if row is None else Tables(row["expanded"], row["contracted"])
     except psycopg.errors.LockNotAvailable:
@@ -109,7 +110,6 @@ async def _migration(url: str) -> AsyncIterator[tuple[Connection, Tables]]:
 
 
 async def _write(connection: Connection, tables: Tables) -> None:
-    await connection.execute(FORGET_TABLES)
     await connection.execute(WRITE_TABLES, (tables.expanded, tables.contracted))
 
 

@@ -14,12 +14,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FIRST_TABLE = "CREATE TABLE IF NOT EXISTS s2connect_schema (expanded integer NOT NULL, contracted integer NOT NULL)"
-"""Makes the table with one row: how many migrations are expanded, and how many contracted."""
+FIRST_TABLE = (
+    "CREATE TABLE IF NOT EXISTS s2connect_schema"
+    " (expanded integer NOT NULL, contracted integer NOT NULL, copied_from text, moved_to text)"
+)
+"""Makes the table with one row: how many migrations are expanded, and how many contracted.
 
-READ_TABLES = "SELECT expanded, contracted FROM s2connect_schema"
-FORGET_TABLES = "DELETE FROM s2connect_schema"
-WRITE_TABLES = "INSERT INTO s2connect_schema VALUES (%s, %s)"
+``copied_from`` is the home from which the state came, ``moved_to`` that to which it went, which seals the database.
+"""
+
+FIRST_ROW = "INSERT INTO s2connect_schema SELECT 0, 0 WHERE NOT EXISTS (SELECT FROM s2connect_schema)"
+READ_TABLES = "SELECT expanded, contracted, copied_from, moved_to FROM s2connect_schema"
+WRITE_TABLES = "UPDATE s2connect_schema SET expanded = %s, contracted = %s"
 
 MIGRATION_LOCK = 0x5332_434F_4E4E_4543
 """Advisory lock: exclusive for a migration, shared while an instance checks whether it may use the database."""
