@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from s2connect.errors import ProtocolViolation, UsageError
+from s2connect.errors import NotReachable, PeerTimeout, ProtocolViolation, UsageError
 from s2connect.https.client import Destination, HttpReply, HttpsClient
 from s2connect.model.common import MalformedMessage, Role
 from s2connect.model.proxy import Proxy
@@ -110,8 +111,7 @@ class RegistryClient:
         self.left_out = []
         found: dict[UUID, EndpointRecord] = {}
         offset, previous = 0, b""
-        async with HttpsClient(self._destination) as http:
-            version = await http.api_version(self._url)
+        async with self._asking() as (http, version):
             for _ in range(MAX_PAGES):
                 page = query | {"limit": str(PAGE_RECORDS), "offset": str(offset)}
                 reply = await self._get(http, version, "endpoint", page)
@@ -142,8 +142,7 @@ class RegistryClient:
         Raises:
             ProtocolViolation, NetworkError, TrustError: As with :meth:`endpoints`.
         """
-        async with HttpsClient(self._destination) as http:
-            version = await http.api_version(self._url)
+        async with self._asking() as (http, version):
             reply = await self._get(http, version, f"endpoint/{record_id}", {})
         if reply.status == 404:
             return None
@@ -151,6 +150,16 @@ class RegistryClient:
             raise ProtocolViolation(f"The registry answered the question for a record with HTTP {reply.status}.")
         with reading("The registry's record"):
             return EndpointRecord.from_json(reply.body)
+
+    @contextlib.asynccontextmanager
+    async def _asking(self) -> AsyncIterator[tuple[HttpsClient, str]]:
+        """Connect to the registry; give the connection, and the version of its API."""
+        try:
+            async with HttpsClient(self._destination) as http:
+                yield http, await http.api_version(self._url)
+        except (NotReachable, PeerTimeout) as error:
+            error.hint = "Check the URL of the registry, and this machine's connection to the internet."
+            raise
 
     async def _get(self, http: HttpsClient, version: str, operation: str, query: dict[str, str]) -> HttpReply:
         return await http.get(

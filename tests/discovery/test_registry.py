@@ -25,10 +25,11 @@ from s2connect.errors import (
     CertificateRefused,
     ConfigurationError,
     IncompatibleApiVersion,
+    NotReachable,
     ProtocolViolation,
     UsageError,
 )
-from s2connect.https.server import HttpsServer
+from s2connect.https.server import HttpsServer, free_port
 from s2connect.model.common import Role
 from s2connect.model.registry import EndpointRecord, RegistryStatus
 from s2connect.model.url import BaseUrl
@@ -316,3 +317,10 @@ async def test_the_client_asks_for_the_version_first_and_trusts_no_strange_certi
 async def test_a_region_that_is_no_country_code_is_the_callers_error(region: str) -> None:
     with pytest.raises(UsageError, match="country code"):
         await RegistryClient(BaseUrl("https://127.0.0.1:1/"), trusting()).endpoints(region=[region])
+
+
+async def test_a_registry_that_is_not_reached_is_not_called_a_device() -> None:
+    client = RegistryClient(BaseUrl(f"https://127.0.0.1:{free_port()}{PATH}"), ssl.create_default_context())
+    with pytest.raises(NotReachable) as refused:
+        await client.endpoints()
+    assert "registry" in refused.value.hint
