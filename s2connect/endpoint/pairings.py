@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+AGREEMENT = 15.0
+"""Seconds for which an unconfirmed pairing in the store counts as one that another instance is agreeing on."""
+
 FAREWELL_TIMEOUT = 15.0
 """Seconds for the ``unpair`` at the server of a replaced pairing."""
 
@@ -59,9 +62,7 @@ class Pairings:
         self.shared: SharedSessions = MemorySessions(SessionServer())
         self.offers: SharedOfferingSessions | None = None
         if state.shared is not None:
-            self.shared = self.offers = state.shared.sessions(
-                state.store.pairings_of, state.websocket_url, state.supervisor
-            )
+            self.shared = self.offers = state.shared.sessions(state.websocket_url, state.supervisor)
         self._state = state
         self._connections = connections
         self._client = client
@@ -69,6 +70,7 @@ class Pairings:
         self._pair_locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[PairKey, _Attempt] = {}
         self._waiting: Counter[PairKey] = Counter()  # commits waiting for the end of our attempt
+        self._refused: set[PairKey] = set()  # pairings of the other side while our attempt was under way
         self._changes: set[asyncio.Task[Any]] = set()
 
     def _lock(self, node: NodeId) -> asyncio.Lock:
@@ -102,10 +104,15 @@ class Pairings:
 
         Where the two nodes pair with each other in both directions at the same moment, both sides have to end with the
         same of the two pairings. So they come one after the other: a device refuses one while it is itself the client
-        of the other, and an energy manager lets its own attempt end first, which gives way.
+        of the other, and an energy manager lets its own attempt end first, which gives way. Where several instances
+        share the pairings, nobody waits: that would keep the database waiting, too.
         """
         key = pairing.key
         if key in self._under_way and self._is_device(key.local):
+            raise OtherWayRound
+        if self._state.shared is not None and await self._is_agreed_on(key):
+            if key in self._under_way:
+                self._refused.add(key)
             raise OtherWayRound
         self._waiting[key] += 1
         try:
@@ -116,8 +123,15 @@ class Pairings:
             if not self._waiting[key]:
                 del self._waiting[key]
 
+    async def _is_agreed_on(self, key: PairKey) -> bool:
+        """Return whether any instance is pairing client of the same pair at this moment, as far as it is stored."""
+        if key in self._under_way:
+            return True
+        made = [p.paired_at for p in await self._state.store.pairings_of(key) if not p.confirmed]
+        return any(abs(time.time() - paired_at) < AGREEMENT for paired_at in made)
+
     def gives_way(self, pairing: Pairing) -> bool:
-        return self._waiting[pairing.key] > 0
+        return self._waiting[pairing.key] > 0 or pairing.key in self._refused
 
     async def _save(self, pairing: Pairing, *tokens: AccessToken) -> None:
         alone = self._is_device(pairing.key.local)
@@ -183,6 +197,7 @@ class Pairings:
         if attempt is None or not attempt.pairing.is_same(pairing):
             return False
         del self._under_way[pairing.key]
+        self._refused.discard(pairing.key)
         attempt.lock.release()
         return True
 

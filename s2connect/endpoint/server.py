@@ -24,7 +24,7 @@ from s2connect.transports.base import Connection, ConnectionInfo, Transport
 from s2connect.transports.websocket import WebSocketTransport
 
 
-class _Offers:
+class OffersOfInstances:
     """Offers that instances share, for the WebSocket transport."""
 
     def __init__(self, offers: SharedOfferingSessions, session: SessionService) -> None:

@@ -20,7 +20,7 @@ from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.shared import SharedPairing
 from s2connect.session.shared import SharedOfferingSessions
-from s2connect.store.base import Pairing, PairKey, Store, Vault
+from s2connect.store.base import Store, Vault
 from s2connect.supervisor import FailureLog, Supervisor
 
 
@@ -39,11 +39,10 @@ class SharedState(Protocol):
 
     def sessions(
         self,
-        pairings_of: Callable[[PairKey], Awaitable[list[Pairing]]],
         websocket_url: Callable[[], WebSocketUrl],
         supervisor: Supervisor,
     ) -> SharedOfferingSessions:
-        """Return pending tokens and offers; ``pairings_of`` is that of the store."""
+        """Return pending tokens and offers; ``websocket_url`` returns where their connections come."""
 
 
 @dataclass(slots=True, kw_only=True)

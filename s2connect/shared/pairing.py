@@ -14,8 +14,9 @@ import contextlib
 import hashlib
 import json
 import logging
+import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -40,6 +41,9 @@ _log = logging.getLogger(__name__)
 
 UNSEEN: Final = 4.0
 """Seconds after which a queued request counts as given up, whose instance asks for its turn once a second."""
+
+LOCKED_PAUSE: Final = 0.05
+"""Seconds after which a turn is asked for again while somebody else uses the node."""
 
 FORMER_TOKENS: Final = ATTEMPT_LIFETIME + 5.0
 """Seconds for which a replaced code is kept for the attempts that began with it."""
@@ -121,7 +125,8 @@ class PostgresqlPairing:
     async def queue(self, asked: Asked) -> Queued | Reply:
         source = network_of(asked.address)
         async with self._part(asked.node.id) as (within, part):
-            before = await self._load_limiter(within, part, {source})
+            row = await within.row("SELECT free_at FROM pairing_node WHERE node = %s", (part.node,))
+            before = await self._load_limiter(within, part, {source}, free_at=row["free_at"] if row else None)
             part.core.elsewhere = await self._elsewhere(within, source, part.now)
             queued = part.core.queue(asked, now=part.now)
             if isinstance(queued, Queued):
@@ -162,15 +167,24 @@ class PostgresqlPairing:
         return await self._take_turn(queued) if at <= row["now"] else float(at - row["now"])
 
     async def _take_turn(self, queued: Queued) -> float | Reply | None:
-        async with self._part(queued.node.id) as (within, part):
-            before = await self._load_limiter(within, part)
+        async with self._database.transaction() as within:
+            # Of all that wait for this moment one goes first; the others do not queue at its lock.
+            row = await within.row(
+                f"SELECT free_at, {CLOCK} AS now FROM pairing_node WHERE node = %s FOR UPDATE SKIP LOCKED",  # noqa: S608 - constants
+                (queued.node.id,),
+            )
+            if row is None:
+                return random.uniform(0.5, 1.5) * LOCKED_PAUSE  # noqa: S311 - no secret
+            part = self._part_of(queued.node.id, row["now"])
+            before = await self._load_limiter(within, part, free_at=row["free_at"])
             turn = part.limiter.turn(queued.turn.id)
             if turn is None:
                 return BUSY
             at = part.limiter.wait(turn, now=part.now)
             if at is None:
                 await self._save_limiter(within, part, before)
-        return at if at is None else at - part.now
+                return None
+        return at - part.now
 
     def abandon(self, queued: Queued) -> None:
         """See :meth:`SharedPairing.abandon`. Where that fails, the others pass it over after some seconds."""
@@ -294,9 +308,14 @@ class PostgresqlPairing:
             tokens, was = TokenTable(), {}
             if (static := await self._static_token(node)) is not None:
                 tokens.issue(static, now=now, lifetime=None)
-        part = _Part(node, now, tokens, was)
+        return self._part_of(node, now, tokens, was)
+
+    def _part_of(
+        self, node: NodeId, now: float, tokens: TokenTable | None = None, was: dict[str, Any] | None = None
+    ) -> _Part:
+        part = _Part(node, now, tokens or TokenTable(), was or {})
         part.core = self.core.part()
-        part.core.take(node, tokens, part.limiter)
+        part.core.take(node, part.tokens, part.limiter)
         return part
 
     def _table(self, node: NodeId, sealed: bytes) -> TokenTable:
@@ -356,9 +375,10 @@ class PostgresqlPairing:
 
     # Rows of the rate limiter
 
-    async def _load_limiter(self, within: Transaction, part: _Part, more: Iterable[str] = ()) -> list[str]:
+    async def _load_limiter(
+        self, within: Transaction, part: _Part, more: Iterable[str] = (), *, free_at: float | None
+    ) -> list[str]:
         """Load the queue of a node, and what is known of the sources in it; return the names of the requests."""
-        row = await within.row("SELECT free_at FROM pairing_node WHERE node = %s", (part.node,))
         turns = await within.rows(
             "SELECT id, source, ready_at FROM pairing_turn WHERE node = %s AND seen > %s ORDER BY place, ready_at",
             (part.node, part.now - UNSEEN),
@@ -366,9 +386,7 @@ class PostgresqlPairing:
         waiting: dict[str, list[tuple[str, float]]] = {}
         for turn in turns:
             waiting.setdefault(turn["source"], []).append((turn["id"], turn["ready_at"]))
-        await self._load_failures(
-            within, part, {*waiting, *more}, free_at=row["free_at"] if row else None, waiting=waiting
-        )
+        await self._load_failures(within, part, {*waiting, *more}, free_at=free_at, waiting=waiting)
         return [turn["id"] for turn in turns]
 
     async def _load_failures(
@@ -456,11 +474,11 @@ def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode("utf-8")
 
 
-def swept(table: str, key: str, over: str) -> Callable[[Connection], Awaitable[None]]:
+def swept(table: str, key: str, over: str, values: Sequence[object] = ()) -> Callable[[Connection], Awaitable[None]]:
     """Return the work that deletes the rows that are ``over``, without waiting for those in use."""
     statement = f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {over} FOR UPDATE SKIP LOCKED)"  # noqa: S608 - constants
 
     async def sweep(connection: Connection) -> None:
-        await connection.execute(statement.encode())
+        await connection.execute(statement.encode(), values)
 
     return sweep

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from s2connect.model.common import WEBSOCKET, NodeId
 from s2connect.model.secret import TOKEN_BYTES, AccessToken, CommunicationToken
@@ -22,6 +22,7 @@ from s2connect.shared.pairing import CLOCK, swept
 from s2connect.store.base import Pairing, PairKey, token_digest
 from s2connect.store.effects import held_back
 from s2connect.store.postgresql.database import Connection, Database, Row, Transaction
+from s2connect.store.postgresql.rows import PAIR, SAME, PairingRows, pair_values
 from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.offers import OFFER_LIFETIME, digest
 
@@ -30,9 +31,19 @@ _log = logging.getLogger(__name__)
 MAX_SHARED_PENDING: Final = 500_000
 """Pending tokens of all instances together: the sweep counts them."""
 
-_PAIR: Final = "local = %s AND remote = %s"
+_LOCK_PENDING: Final = f"SELECT * FROM pending_token WHERE {PAIR} ORDER BY expires, digest FOR UPDATE"  # noqa: S608
 
-_LOCK_PENDING: Final = f"SELECT * FROM pending_token WHERE {_PAIR} ORDER BY expires, digest FOR UPDATE"  # noqa: S608
+_READ_PENDING: Final = f"""
+    SELECT {CLOCK} AS now, pending_token.*
+    FROM (SELECT) AS always LEFT JOIN pending_token ON {PAIR} ORDER BY expires, digest
+"""  # noqa: S608
+
+_ADD_OFFER: Final = f"""
+    WITH former AS (DELETE FROM offer WHERE local = %(local)s AND remote = %(remote)s)
+    INSERT INTO offer (digest, local, remote, paired_at, s2_version, address, expires)
+    VALUES (%(digest)s, %(local)s, %(remote)s, %(paired_at)s, %(s2_version)s, %(address)s, {CLOCK} + %(lifetime)s)
+"""  # noqa: S608
+"""Connections of earlier offers would displace the session that comes of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +59,18 @@ class PostgresqlSessions:
 
     Args:
         database: The database.
-        pairings_of: Returns the pairings of a pair from the same database.
+        rows: The pairings in the same database.
         websocket_url: Returns the URL at which the balancer, or this instance, takes WebSocket connections.
     """
 
     def __init__(
         self,
         database: Database,
-        pairings_of: Callable[[PairKey], Awaitable[list[Pairing]]],
+        rows: PairingRows,
         websocket_url: Callable[[], WebSocketUrl],
     ) -> None:
         self._database = database
-        self._pairings_of = pairings_of
+        self._rows = rows
         self._websocket_url = websocket_url
         self._too_many = False
 
@@ -67,11 +78,30 @@ class PostgresqlSessions:
 
     @contextlib.asynccontextmanager
     async def issuing(self, key: PairKey) -> AsyncIterator[tuple[SessionServer, float]]:
-        async with self._database.transaction() as within:
-            core, before = await self._load(within, key)
-            core.is_full = self._too_many
-            yield core, within.now
-            await self._save(within, core, before)
+        async def read(connection: Connection) -> list[Row]:
+            return await (await connection.execute(_READ_PENDING, pair_values(key))).fetchall()
+
+        # Without a transaction: nobody else changes what is added here.
+        rows = await self._database.read("read", read)
+        pending = [row for row in rows if row["digest"] is not None]
+        core = await self._core(key, pending)
+        core.is_full = self._too_many
+        yield core, rows[0]["now"]
+        before = {row["digest"] for row in pending}
+        after = {bytes.fromhex(one["digest"]): one for one in core.dump()["pending"]}
+        for name in after.keys() - before:
+            await self._database.once("write", _insertion(name, after[name]))
+        if gone := [name for name in before if name not in after]:
+            await self._database.read("write", swept("pending_token", "digest", "digest = ANY(%s)", (gone,)))
+
+    async def _core(self, key: PairKey, pending: list[Row]) -> SessionServer:
+        if not pending:
+            return SessionServer()
+
+        async def read(connection: Connection) -> list[Row]:
+            return await self._rows.select(connection, f"WHERE {PAIR}", pair_values(key))
+
+        return _core_of(key, pending, await self._database.read("read", read))
 
     @contextlib.asynccontextmanager
     async def confirming(self, token: AccessToken | None) -> AsyncIterator[tuple[SessionServer, float]]:
@@ -81,11 +111,14 @@ class PostgresqlSessions:
             return
         with held_back() as effects:
             async with self._database.transaction() as within:
-                pair = (key.local, key.remote)
-                await within.execute(f"SELECT 1 FROM pairing WHERE {_PAIR} ORDER BY sequence FOR UPDATE", pair)  # noqa: S608 - constants
-                core, before = await self._load(within, key)
+                lock = f"WHERE {PAIR} ORDER BY sequence FOR UPDATE"
+                pairings = await self._rows.select(within.connection, lock, pair_values(key))
+                pending = await within.rows(_LOCK_PENDING, pair_values(key))
+                core = _core_of(key, pending, pairings)
                 yield core, within.now
-                await self._save(within, core, before)
+                left = {bytes.fromhex(one["digest"]) for one in core.dump()["pending"]}
+                if gone := [row["digest"] for row in pending if row["digest"] not in left]:
+                    await within.execute("DELETE FROM pending_token WHERE digest = ANY(%s)", (gone,))
         for effect in effects:
             effect()
 
@@ -100,53 +133,11 @@ class PostgresqlSessions:
         row = await self._database.read("read", find)
         return None if row is None else PairKey(NodeId(row["local"]), NodeId(row["remote"]))
 
-    async def _load(self, within: Transaction, key: PairKey) -> tuple[SessionServer, set[bytes]]:
-        rows = await within.rows(_LOCK_PENDING, (key.local, key.remote))
-        standing = {p.paired_at: p for p in await self._pairings_of(key)} if rows else {}
-        value = {
-            "version": VERSION,
-            "pending": [
-                {
-                    "digest": row["digest"].hex(),
-                    "expires_at": row["expires"],
-                    "local": str(key.local),
-                    "remote": str(key.remote),
-                    "paired_at": row["paired_at"],
-                    "protocol": row["protocol"],
-                    "s2_version": row["s2_version"],
-                }
-                for row in rows
-            ],
-        }
-        core = SessionServer.load(value, lambda _, paired_at: standing.get(paired_at))
-        return core, {row["digest"] for row in rows}
-
-    async def _save(self, within: Transaction, core: SessionServer, before: set[bytes]) -> None:
-        after = {bytes.fromhex(one["digest"]): one for one in core.dump()["pending"]}
-        if gone := [name for name in before if name not in after]:
-            await within.execute("DELETE FROM pending_token WHERE digest = ANY(%s)", (gone,))
-        for name, one in after.items():
-            if name not in before:
-                await within.execute(
-                    "INSERT INTO pending_token (digest, local, remote, paired_at, protocol, s2_version, expires)"
-                    " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                    (
-                        name,
-                        one["local"],
-                        one["remote"],
-                        one["paired_at"],
-                        one["protocol"],
-                        one["s2_version"],
-                        one["expires_at"],
-                    ),
-                )
-
     async def forget(self, key: PairKey) -> None:
         async def forget(within: Transaction) -> None:
-            pair = (key.local, key.remote)
-            await within.execute(_LOCK_PENDING, pair)
+            await within.execute(_LOCK_PENDING, pair_values(key))
             for table in ("pending_token", "offer"):
-                await within.execute(f"DELETE FROM {table} WHERE {_PAIR}", pair)  # noqa: S608 - constants
+                await within.execute(f"DELETE FROM {table} WHERE {PAIR}", pair_values(key))  # noqa: S608 - constants
 
         await self._database.run("write", forget)
 
@@ -158,24 +149,20 @@ class PostgresqlSessions:
         token = CommunicationToken.from_bytes(secrets.token_bytes(TOKEN_BYTES))
         key = activation.pairing.key
 
-        async def add(within: Transaction) -> None:
-            # Connections of earlier offers would displace the session that comes of this one.
-            await within.execute(f"DELETE FROM offer WHERE {_PAIR}", (key.local, key.remote))  # noqa: S608 - constants
-            await within.execute(
-                "INSERT INTO offer (digest, local, remote, paired_at, s2_version, address, expires)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                (
-                    digest(token.reveal()),
-                    key.local,
-                    key.remote,
-                    activation.pairing.paired_at,
-                    info.s2_version,
-                    info.peer_address,
-                    within.now + OFFER_LIFETIME,
-                ),
-            )
+        values = {
+            "digest": digest(token.reveal()),
+            "local": key.local,
+            "remote": key.remote,
+            "paired_at": activation.pairing.paired_at,
+            "s2_version": info.s2_version,
+            "address": info.peer_address,
+            "lifetime": OFFER_LIFETIME,
+        }
 
-        await self._database.run("write", add)
+        async def add(connection: Connection) -> None:
+            await connection.execute(_ADD_OFFER, values)
+
+        await self._database.once("write", add)
         return WebSocketCommunicationDetails(
             communication_protocol=WEBSOCKET, websocket_token=token, websocket_url=self._websocket_url()
         )
@@ -199,10 +186,13 @@ class PostgresqlSessions:
             if row is None:
                 return None
             pair = PairKey(NodeId(row["local"]), NodeId(row["remote"]))
-            pairing = next((p for p in await self._pairings_of(pair) if p.paired_at == row["paired_at"]), None)
-        if pairing is None:
+            standing = await self._rows.select(
+                within.connection, f"WHERE {SAME}", (*pair_values(pair), row["paired_at"])
+            )
+        if not standing:
             return None
-        return Taken(ConnectionInfo(WEBSOCKET, pair.local, pair.remote, row["s2_version"], row["address"]), pairing)
+        info = ConnectionInfo(WEBSOCKET, pair.local, pair.remote, row["s2_version"], row["address"])
+        return Taken(info, standing[0]["pairing"])
 
     # Expiry
 
@@ -216,3 +206,45 @@ class PostgresqlSessions:
         for table in ("pending_token", "offer"):
             await self._database.read("write", swept(table, "digest", f"expires <= {CLOCK}"))
         self._too_many = await self._database.read("read", count)
+
+
+def _core_of(key: PairKey, pending: list[Row], pairings: list[Row]) -> SessionServer:
+    """Return a core with the pending tokens of a pair."""
+    standing: dict[float, Pairing] = {row["paired_at"]: row["pairing"] for row in pairings}
+    value = {
+        "version": VERSION,
+        "pending": [
+            {
+                "digest": row["digest"].hex(),
+                "expires_at": row["expires"],
+                "local": str(key.local),
+                "remote": str(key.remote),
+                "paired_at": row["paired_at"],
+                "protocol": row["protocol"],
+                "s2_version": row["s2_version"],
+            }
+            for row in pending
+        ],
+    }
+    return SessionServer.load(value, lambda _, paired_at: standing.get(paired_at))
+
+
+def _insertion(name: bytes, one: Mapping[str, Any]) -> Callable[[Connection], Awaitable[None]]:
+    values = (
+        name,
+        one["local"],
+        one["remote"],
+        one["paired_at"],
+        one["protocol"],
+        one["s2_version"],
+        one["expires_at"],
+    )
+
+    async def insert(connection: Connection) -> None:
+        await connection.execute(
+            "INSERT INTO pending_token (digest, local, remote, paired_at, protocol, s2_version, expires)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            values,
+        )
+
+    return insert

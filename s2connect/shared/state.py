@@ -12,8 +12,8 @@ from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.server_core import PairingServer
 from s2connect.shared.pairing import PostgresqlPairing, StaticToken
 from s2connect.shared.sessions import PostgresqlSessions
-from s2connect.store.base import Pairing, PairKey
 from s2connect.store.postgresql.database import Database
+from s2connect.store.postgresql.rows import PairingRows
 from s2connect.store.postgresql.sealing import Sealer
 from s2connect.supervisor import Supervisor
 
@@ -32,6 +32,7 @@ class PostgresqlShared:
     def __init__(self, database: Database, sealer: Sealer) -> None:
         self._database = database
         self._sealer = sealer
+        self._rows = PairingRows(sealer, database.shown)
 
     def pairing(
         self,
@@ -50,12 +51,11 @@ class PostgresqlShared:
 
     def sessions(
         self,
-        pairings_of: Callable[[PairKey], Awaitable[list[Pairing]]],
         websocket_url: Callable[[], WebSocketUrl],
         supervisor: Supervisor,
     ) -> PostgresqlSessions:
         """Return the pending tokens and offers of all instances; likewise."""
-        shared = PostgresqlSessions(self._database, pairings_of, websocket_url)
+        shared = PostgresqlSessions(self._database, self._rows, websocket_url)
         supervisor.keep(lambda: _keep_swept(shared.sweep), "shared-sweep")
         return shared
 

@@ -107,10 +107,9 @@ class WebSocketTransport:
         """Serve an offer that any process may take; None where there is none."""
         from aiohttp import web
 
-        if not await offers.is_open(presented):
-            return None
         if not wants_upgrade(request):
-            return web.Response(status=400, text="a WebSocket upgrade is expected here")
+            known = await offers.is_open(presented)
+            return web.Response(status=400, text="a WebSocket upgrade is expected here") if known else None
         taken = await offers.take(presented)
         if taken is None or request.transport is None:
             return None

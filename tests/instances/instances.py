@@ -23,6 +23,7 @@ from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.resolver import Resolver
+from s2connect.endpoint.server import OffersOfInstances
 from s2connect.endpoint.state import EndpointState
 from s2connect.events import Event, EventHub
 from s2connect.model.common import WEBSOCKET, Deployment, EndpointDescription, NodeDescription, NodeId, Role
@@ -136,6 +137,9 @@ class Instance:
         session = SessionService(
             self.pairings.shared, lambda: own, store, self.pairings, {WEBSOCKET: websocket}, self.state.supervisor
         )
+        self.websocket = websocket
+        if self.pairings.offers is not None:
+            websocket.shared = OffersOfInstances(self.pairings.offers, session)
         self._handlers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
         for service, path in ((self.service, "pairing"), (session, "session")):
             service.mount(self, f"/{path}/")  # type: ignore[arg-type]  # stands in for the HTTPS server
@@ -166,6 +170,19 @@ class Instance:
         raw = response.body
         return Answered(response.status, json.loads(bytes(raw)) if isinstance(raw, bytes) and raw else {})
 
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[int]:
+        """Take WebSocket connections on a port of this machine."""
+        app = web.Application()
+        app.router.add_get("/", self.websocket.handler)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            yield runner.addresses[0][1]
+        finally:
+            await runner.cleanup()
+
     async def start(self) -> None:
         for connections in self.connections.values():
             await connections.start(connect=False)
@@ -176,6 +193,7 @@ class Instance:
             await connections.close()
         await self.pairings.close()
         await self.state.supervisor.close()
+        await self.websocket.close()
         await self.store.close()
 
 

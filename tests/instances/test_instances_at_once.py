@@ -15,9 +15,12 @@ import pytest
 
 from s2connect.errors import NotPaired
 from s2connect.events import Paired
-from s2connect.model.common import NodeId
+from s2connect.model.common import EndpointDescription, NodeDescription, NodeId, Role
+from s2connect.model.roles import CommunicationRole
+from s2connect.model.secret import AccessToken
 from s2connect.pairing import rate_limiter
 from s2connect.pairing.code import PairingToken
+from s2connect.store.base import Pairing, PairKey
 from tests.instances.instances import (
     NODES,
     TOKEN,
@@ -231,3 +234,22 @@ async def test_confirmations_pairings_and_unpairings_never_wait_in_a_circle(
 @pytest.mark.long
 async def test_nor_do_many(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await _roam_all(postgresql, monkeypatch, clients=8, rounds=6)
+
+
+@pytest.mark.rule("ROLE-05")
+async def test_a_pairing_waits_for_one_that_another_instance_agrees_on_as_the_client(postgresql: str) -> None:
+    async with instances(postgresql, 2) as several:
+        await issue(several[0])
+        begun = await begin(several[0], 1)
+        assert (await exchange(several[0], begun)).status == 200
+        key = PairKey(NODES[0], NodeId(client_id(1)))
+        peer = NodeDescription(id=key.remote, brand="B", type="t", model_name="m", role=Role.RM)
+        other_way = Pairing(key, CommunicationRole.SERVER, peer, EndpointDescription(), confirmed=False)
+        await several[1].pairings.hold(other_way, AccessToken.from_bytes(bytes(32)))
+        assert (await finalize(several[0], begun)).status == 503, "at another instance"
+        assert (await finalize(several[1], begun)).status == 503
+        assert several[1].pairings.gives_way(other_way)
+        await several[1].pairings.drop(other_way)
+        assert not several[1].pairings.gives_way(other_way)
+        assert (await finalize(several[0], begun)).status == 204
+        assert [p.confirmed for p in await several[0].store.pairings()] == [True]

@@ -111,6 +111,11 @@ class Block:
         async with self._lock, self._transaction.connection.transaction():
             yield self._transaction
 
+    async def statement(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run one statement, without whose success there is no COMMIT of the transaction either."""
+        async with self._lock:
+            return await work(self._transaction.connection)
+
 
 _block: ContextVar[Block | None] = ContextVar("s2connect_transaction", default=None)
 
@@ -246,8 +251,7 @@ class Database:
     async def _single(self, doing: str, work: Callable[[Connection], Awaitable[T]], *, again_if_lost: bool) -> T:
         if (outer := self._outer()) is not None:
             with self._translated(doing):
-                async with outer.part() as transaction:
-                    return await work(transaction.connection)
+                return await outer.statement(work)
         return await self._bounded(doing, lambda: self._on_connections(work, again_if_lost=again_if_lost))
 
     def _outer(self) -> Block | None:
