@@ -160,6 +160,7 @@ class Endpoint:
                 local=config.endpoint(),
                 store=storage.store,
                 vault=storage.vault,
+                shared=storage.shared,
                 pki=await asyncio.to_thread(wan_client_context, config.trust_anchors),
                 proxies=proxies,
                 resolver=resolver,

@@ -130,14 +130,18 @@ class Node:
         news = self._state.events.follow()
 
         async def work() -> None:
+            shown: PairingCode | None = None
             while True:
                 needed = always or not await self.pairings()
                 if self.id not in self._state.local.nodes:
                     return  # removed
                 if needed:
-                    show(await self.new_pairing_code(lifetime=lifetime))
+                    code = await self._pairing.code_to_show(self._local, lifetime)
+                    if shown is None or code.token != shown.token:
+                        show(code)
+                    shown = code
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(lifetime if needed else None):
+                    async with asyncio.timeout(self._pairing.look_again(shown if needed else None)):
                         async for event in news:
                             if isinstance(event, Paired | Unpaired | CodeWithdrawn) and event.node == self.id:
                                 break

@@ -46,6 +46,10 @@ _WHY: Final[Mapping[TokenState, str]] = {
 }
 
 
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks at a code that is shown, where other instances may end it."""
+
+
 @dataclass(frozen=True, slots=True)
 class CodeStatus:
     """Pairing code of a node at one moment.
@@ -104,6 +108,22 @@ class PairingManager:
         async with self.shared.codes(local.id) as (tokens, now):
             tokens.issue(token, now=now, lifetime=lifetime)
         return PairingCode(token, local.alias, lifetime)
+
+    async def code_to_show(self, local: LocalNode, lifetime: float) -> PairingCode:
+        """Return a new dynamic code, or the one that another instance has issued and that counts."""
+        async with self.shared.codes(local.id) as (tokens, now):
+            found = _valid(local, tokens, now) if self._state.shared is not None else None
+            if found is None or found.expires_in is None:
+                issued = tokens.issue(PairingToken.generate(), now=now, lifetime=lifetime)
+                found = PairingCode(issued.token, local.alias, lifetime)
+        return found
+
+    def look_again(self, shown: PairingCode | None) -> float | None:
+        """Return the seconds until a code that is shown may count no more; None for never, unless an event says so."""
+        left = None if shown is None else shown.expires_in
+        if self._state.shared is None:
+            return left
+        return LOOK_EVERY if left is None else min(left, LOOK_EVERY)  # others tell nobody here
 
     def own_tokens(self, node: NodeId, instead: str) -> TokenTable:
         """Return the tokens of a node where they are in this process; UsageError otherwise, which names ``instead``."""

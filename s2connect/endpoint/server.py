@@ -71,9 +71,12 @@ class Server(HttpsServer):
             on_failed=pairing.attempt_failed,
         )
         self._pairing.mount(self, PAIRING_PATH)
-        SessionService(pairings.shared, lambda: state.local, state.store, pairings, transports, state.supervisor).mount(
-            self, SESSION_PATH
+        session = SessionService(
+            pairings.shared, lambda: state.local, state.store, pairings, transports, state.supervisor
         )
+        session.mount(self, SESSION_PATH)
+        if pairings.offers is not None:
+            websocket.shared = OffersOfInstances(pairings.offers, session)
         if lan is not None:
             lan.mount(self, PAIRING_PATH)
         self.add_get(WEBSOCKET_PATH, upgrade)

@@ -11,6 +11,7 @@ from typing import Final
 
 from s2connect.endpoint.config import EndpointConfig
 from s2connect.endpoint.settings import SharedNodes, read_config
+from s2connect.endpoint.state import SharedState
 from s2connect.errors import UsageError
 from s2connect.store.base import Store, Vault
 from s2connect.store.home import Home
@@ -33,12 +34,14 @@ class Storage:
         store: Pairings.
         vault: Secrets.
         nodes: The nodes in the database; None where they are in the settings.
+        shared: What instances share in the database while requests are under way; None without one.
     """
 
     config: EndpointConfig
     store: Store
     vault: Vault
     nodes: SharedNodes | None = None
+    shared: SharedState | None = None
 
 
 def store_url(config: EndpointConfig) -> str | None:
@@ -96,8 +99,9 @@ async def _open(stack: contextlib.AsyncExitStack, home: Home | None, config: End
 
 async def _open_database(stack: contextlib.AsyncExitStack, config: EndpointConfig, url: str) -> Storage:
     require_extra()
+    from s2connect.shared.state import PostgresqlShared
     from s2connect.store.postgresql.nodes import NodeRows
-    from s2connect.store.postgresql.sealing import read_keys
+    from s2connect.store.postgresql.sealing import Sealer, read_keys
     from s2connect.store.postgresql.store import PostgresqlStore
     from s2connect.store.postgresql.vault import PostgresqlVault
 
@@ -105,4 +109,5 @@ async def _open_database(stack: contextlib.AsyncExitStack, config: EndpointConfi
     store = await PostgresqlStore.open(url, keys, instance=config.instance or "")
     stack.push_async_callback(store.close)
     nodes = SharedNodes(NodeRows(store.database))
-    return Storage(await nodes.read(config), store, PostgresqlVault(url, keys), nodes)
+    shared = PostgresqlShared(store.database, Sealer(keys))
+    return Storage(await nodes.read(config), store, PostgresqlVault(url, keys), nodes, shared)

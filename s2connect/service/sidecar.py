@@ -24,6 +24,7 @@ from s2connect import (
     NodeConfig,
     NodeDescription,
     NodeId,
+    PairingCode,
     Session,
     read_config,
 )
@@ -180,10 +181,16 @@ class Service:
         return [own_entry(node, codes[node.id]) for node in nodes]
 
     async def issue_codes(self) -> None:
-        """Issue a dynamic code for every node without a static one, which the dynamic one would replace."""
-        for node in self.endpoint.nodes.values():
-            if not await self._has_static_code(node):
+        """Issue a dynamic code for every node without a static one, which the dynamic one would replace.
+
+        A code of another instance is shown instead, as long as enough is left of it.
+        """
+        for node in list(self.endpoint.nodes.values()):
+            code = await node.current_pairing_code()
+            if code is None or (code.expires_in is not None and code.expires_in < ENOUGH_LEFT):
                 await self._show(node, *await self._make_code(node, None))
+            elif code.expires_in is not None:
+                await self._show(node, *self._remember(node, code))
 
     @staticmethod
     async def _has_static_code(node: Node) -> bool:
@@ -229,7 +236,9 @@ class Service:
         return known
 
     async def _make_code(self, node: Node, token: str | None) -> tuple[str, datetime]:
-        code = await node.new_pairing_code(token=token)
+        return self._remember(node, await node.new_pairing_code(token=token))
+
+    def _remember(self, node: Node, code: PairingCode) -> tuple[str, datetime]:
         assert code.expires_in is not None, "a dynamic code expires"
         made = self._codes[node.id] = str(code), datetime.now(UTC) + timedelta(seconds=code.expires_in)
         return made

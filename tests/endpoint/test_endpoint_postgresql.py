@@ -40,13 +40,13 @@ async def test_an_endpoint_goes_on_where_it_was(settings: Settings, wan: Wan) ->
     async with within(10), Endpoint.open(config=wan.config(Role.RM, "localhost")) as rm:
         async with Endpoint.open(config=settings()) as cem:
             port = cem.pairing_url.port
-            await rm.node().pair(cem.pairing_url, cem.node().issue_pairing_code())
+            await rm.node().pair(cem.pairing_url, await cem.node().new_pairing_code())
             static = await cem.node().set_static_code()
             before = await cem.pairings()
             assert [pairing.key.remote for pairing in before] == list(rm.nodes)
         async with Endpoint.open(config=settings(port=port)) as cem:
             assert await cem.pairings() == before
-            assert cem.node().valid_pairing_code() == static
+            assert await cem.node().current_pairing_code() == static
             tasks = [asyncio.ensure_future(take_sessions(endpoint)) for endpoint in (rm, cem)]
             await until(lambda: cem.connected() and rm.connected())
             await cem.node().unpair(before[0].key.remote)

@@ -125,7 +125,7 @@ class Instance:
             Connector(self.state, live[node], self.pairings, client)
         self.connections = live
         self.pairing = PairingManager(self.state, self.pairings, None)  # type: ignore[arg-type]  # no certificates
-        self.pairing.server.delay = 0.0
+        self.pairing.server.delay = 0.0 if shared is None else 0.02
         self.service = PairingService(
             self.pairing.shared,
             self.pairings,
