@@ -18,8 +18,9 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from s2connect.errors import StorageUnavailable
 from s2connect.https.rate import network_of
 from s2connect.model.common import NodeId
 from s2connect.model.pairing import PairingErrorReason
@@ -50,6 +51,8 @@ FORMER_TOKENS: Final = ATTEMPT_LIFETIME + 5.0
 
 CLOCK: Final = "extract(epoch FROM clock_timestamp())::float8"
 """Time of the database, in seconds since the epoch."""
+
+T = TypeVar("T")
 
 StaticToken = Callable[[NodeId], Awaitable[PairingToken | None]]
 
@@ -242,7 +245,8 @@ class PostgresqlPairing:
             return rows, clock["now"] if clock is not None else 0.0
 
         rows, now = await self._database.read("read", read)
-        found = {NodeId(row["node"]): self._table(NodeId(row["node"]), row["codes"]) for row in rows}
+        read_tables = {NodeId(row["node"]): self._table(NodeId(row["node"]), row["codes"]) for row in rows}
+        found = {node: table for node, table in read_tables.items() if table is not None}
         for node in nodes:
             if node not in found:  # nobody has used it since the database was started
                 async with self.codes(node) as (found[node], now):
@@ -301,11 +305,11 @@ class PostgresqlPairing:
         while (row := await within.row(lock, (node,))) is None:
             await within.execute("INSERT INTO pairing_node (node) VALUES (%s) ON CONFLICT DO NOTHING", (node,))
         now = row["now"]
-        if row["codes"] is not None:
-            tokens = self._table(node, row["codes"])
+        tokens, was = self._table(node, row["codes"]), {}
+        if tokens is not None:
             was = tokens.dump(now=now, keep=FORMER_TOKENS)
         else:
-            tokens, was = TokenTable(), {}
+            tokens = TokenTable()
             if (static := await self._static_token(node)) is not None:
                 tokens.issue(static, now=now, lifetime=None)
         return self._part_of(node, now, tokens, was)
@@ -318,8 +322,21 @@ class PostgresqlPairing:
         part.core.take(node, part.tokens, part.limiter)
         return part
 
-    def _table(self, node: NodeId, sealed: bytes) -> TokenTable:
-        return TokenTable.load(json.loads(self._sealer.open(_name_of_codes(node), sealed)))
+    def _table(self, node: NodeId, sealed: bytes | None) -> TokenTable | None:
+        return self._read(_name_of_codes(node), sealed, TokenTable.load)
+
+    def _read(self, name: str, sealed: bytes | None, load: Callable[[dict[str, Any]], T]) -> T | None:
+        """Return what a row holds; None where it is empty, or of a key or version that is not known here.
+
+        Then it is as after a crash of the database: a code is made anew, an attempt begun anew.
+        """
+        if sealed is None:
+            return None
+        try:
+            return load(json.loads(self._sealer.open(name, sealed)))
+        except (StorageUnavailable, ValueError, KeyError, TypeError):
+            _log.warning("what another instance has written of %s is not understood here, and is over", name)
+            return None
 
     async def _save_codes(self, within: Transaction, part: _Part) -> None:
         value = part.tokens.dump(now=part.now, keep=FORMER_TOKENS)
@@ -334,11 +351,17 @@ class PostgresqlPairing:
             f" AND ({which} OR (NOT ended AND expires <= %s)) ORDER BY expires",
             (part.node, *values, part.now),
         )
-        found = []
+        found: list[Attempt] = []
+
+        def load(value: dict[str, Any]) -> Attempt:
+            return Attempt.load(value, part.tokens.issued)
+
         for row in rows:
-            content = json.loads(self._sealer.open(_name_of_attempt(row["id"]), row["content"]))
-            attempt = Attempt.load(content, part.tokens.issued)
-            part.attempts[attempt.id] = content
+            attempt = self._read(_name_of_attempt(row["id"]), row["content"], load)
+            if attempt is None:
+                await within.execute("DELETE FROM pairing_attempt WHERE id = %s", (row["id"],))
+                continue
+            part.attempts[attempt.id] = attempt.dump()
             found.append(attempt)
         await self._load_failures(within, part, {attempt.source for attempt in found})
         part.core.take(part.node, part.tokens, part.limiter, found)

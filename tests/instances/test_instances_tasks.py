@@ -132,3 +132,33 @@ async def test_attempts_whose_time_is_over_fail_once_whichever_instance_sees_it(
         assert {NodeId(event.peer.id) for event in told if event.peer is not None} != {NODES[0]}
         assert not run(postgresql, "SELECT 1 FROM pairing_attempt")
         assert run(postgresql, "SELECT sum(failures)::integer FROM pairing_source") == [(3,)]
+
+
+async def test_what_a_lost_key_has_sealed_is_over_and_a_new_code_can_be_made(postgresql: str) -> None:
+    async with instances(postgresql) as (one,):
+        local = one.state.local.nodes[NODES[0]]
+        await one.pairing.new_code(local, PairingToken(TOKEN))
+        begun = await one.ask("pairing/requestPairing", pairing_request(1, b64(bytes(32))))
+        assert begun.status == 200
+        run(postgresql, "UPDATE pairing_attempt SET content = 'nonsense'")
+        run(postgresql, "UPDATE pairing_node SET codes = 'nonsense'")
+        attempt = begun.body["pairingAttemptId"]
+        assert (await one.ask("pairing/finalizePairing", b'{"success": true}', attempt)).status == 401
+        assert (await one.pairing.code_statuses([local]))[local.id].code is None
+        await one.pairing.new_code(local, PairingToken(TOKEN))
+        assert (await one.ask("pairing/requestPairing", pairing_request(1, b64(bytes(32))))).status == 200
+
+
+@pytest.mark.rule("TOK-02")
+async def test_after_a_crash_of_the_database_static_codes_count_and_dynamic_ones_do_not(postgresql: str) -> None:
+    """UNLOGGED tables are empty then."""
+    async with instances(postgresql, 2, nodes=2) as several:
+        first, second = several[0].state.local.nodes.values()
+        for instance in several:
+            instance.state.vault = several[0].state.vault  # it is in the database, too
+        static = await several[0].pairing.set_static_code(first, None)
+        await several[0].pairing.new_code(second, PairingToken(TOKEN))
+        run(postgresql, "TRUNCATE pairing_node, pairing_attempt, pairing_turn, pairing_proof, pairing_source")
+        status = await several[1].pairing.code_statuses([first, second])
+        assert (status[first.id].code, status[second.id].code) == (static, None)
+        assert (await several[0].pairing.code_statuses([first]))[first.id].code == static
