@@ -62,7 +62,7 @@ async def _examine(path: Path, deadline: float) -> list[Finding]:
         endpoint = await check_home(path, found)
         if endpoint is not None:
             opened.append(endpoint)
-            found.append(await check_database(endpoint))
+            found += await check_database(endpoint)
 
     network, home = _job(Layer.NETWORK, "network", check_network), _job(Layer.STORE, "home", open_home)
     await _run_all(until, network, home)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from cryptography import x509
 
 from s2connect import EndpointConfig
+from s2connect.diagnostics.database import check_shared, read_secrets
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, passes
 from s2connect.diagnostics.probes import run_in_thread
 from s2connect.endpoint.certificate import CA_KEY, load_ca
@@ -89,21 +90,24 @@ async def check_home(path: Path, found: Findings) -> ExaminedEndpoint | None:
         return None
     found.append(permissions(files, os.geteuid()))
     found.append(disk(await asyncio.to_thread(_free_bytes, path)))
-    if (closed := await asyncio.to_thread(write_protected, path)) is not None:
-        found.append(closed)
+    closed = await asyncio.to_thread(write_protected, path)
     try:
         home = await asyncio.to_thread(Home.open, path)
         config = await asyncio.to_thread(read_config, home)
+        if closed is not None and config.store is None:  # beside a database it is only read
+            found.append(closed)
     except NotInitialised:
+        found += [] if closed is None else [closed]
         found.append(_not_set_up(path))
         return None
     except S2ConnectError as error:
+        found += [] if closed is None else [closed]
         if not isinstance(error, InsecurePermissions) or passes(found):  # not reported yet
             found.append(SETTINGS.error(error))
         what = "The endpoint could not be checked any further."
         found.append(ENDPOINT.warn(what, "Mend the line above, then run this again."))
         return None
-    if (moved := await asyncio.to_thread(home.moved)) is not None:
+    if config.store is None and (moved := await asyncio.to_thread(home.moved)) is not None:
         found.append(SET_UP.warn(moved.what, moved.hint))
         return None
     endpoint = ExaminedEndpoint(home, config)
@@ -209,8 +213,17 @@ async def _check_status(endpoint: ExaminedEndpoint) -> Finding:
 # --- store
 
 
-async def check_database(endpoint: ExaminedEndpoint) -> Finding:
-    """Read the pairings from the database.
+async def check_database(endpoint: ExaminedEndpoint) -> list[Finding]:
+    """Read the pairings from the database."""
+    if endpoint.config.store is None:
+        return [await _check_own_database(endpoint)]
+    found, pairings = await check_shared(DATABASE, endpoint.config)
+    endpoint.pairings = list(pairings)
+    return found
+
+
+async def _check_own_database(endpoint: ExaminedEndpoint) -> Finding:
+    """Read the pairings from the database in the home.
 
     The service has the database for itself, and opening it clears up after a crash: so a copy is opened, with a vault
     in which there is nothing to clear.
@@ -274,6 +287,9 @@ def _states(path: Path) -> list[tuple[int, int, int] | None]:
 async def check_vault(endpoint: ExaminedEndpoint, found: Findings) -> None:
     """Read the secrets. They are dropped at once, except the key that must match the CA."""
     config, home = endpoint.config, endpoint.home
+    if config.store is not None:
+        found.append(found.check.ok(await asyncio.to_thread(read_secrets, config, MAX_ENTRIES)))
+        return
     read = _read_keyring if config.vault == "keyring" else _read_files
     try:
         cause, ca_key = await run_in_thread(lambda: read(home), KEYRING_TIMEOUT)

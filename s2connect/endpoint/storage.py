@@ -110,4 +110,6 @@ async def _open_database(stack: contextlib.AsyncExitStack, config: EndpointConfi
     stack.push_async_callback(store.close)
     nodes = SharedNodes(NodeRows(store.database))
     shared = PostgresqlShared(store.database, Sealer(keys))
-    return Storage(await nodes.read(config), store, PostgresqlVault(url, keys), nodes, shared)
+    vault = PostgresqlVault(url, keys)
+    stack.callback(vault.close)
+    return Storage(await nodes.read(config), store, vault, nodes, shared)

@@ -44,7 +44,7 @@ _SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "page": PageSettings,
     "metrics": MetricsSettings,
 }
-_FILES: Final = ("certificate", "private-key", "trust-anchors", "mqtt.password-file", "mqtt.ca-file")
+_FILES: Final = ("certificate", "private-key", "trust-anchors", "store-key-file", "mqtt.password-file", "mqtt.ca-file")
 _LISTS: Final = ("proxy-exceptions", "communication-protocols", "s2-versions")
 _TRUTH: Final = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
 _FIXED: Final = {
@@ -265,7 +265,8 @@ def write_changes(home: Home, changes: Mapping[str, str | None], node: str | Non
         HomeInUse: Another process has it.
         UsageError, StorageError: As :func:`changed` does; or the file cannot be read or written.
     """
-    with home.lock():
+    # A home whose state has moved into a database has its settings still.
+    with home.lock(moved="store" in read_raw(home)):
         made = changed(read_raw(home), changes, node)
         home.write_private(CONFIG_FILE, checked_settings(made).to_json())
     return result_of(changes)

@@ -80,7 +80,10 @@ async def of_database(url: str) -> object | None:
     try:
         if not await store.pairings():
             return None
-        return await state(store), await asyncio.to_thread(PostgresqlVault(url, STORE_KEYS).get, "static-code")
+        vault = PostgresqlVault(url, STORE_KEYS)
+        secret = await asyncio.to_thread(vault.get, "static-code")
+        vault.close()
+        return await state(store), secret
     finally:
         await store.close()
 

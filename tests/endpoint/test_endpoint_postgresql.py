@@ -37,7 +37,7 @@ async def take_sessions(endpoint: Endpoint) -> None:
 
 
 async def test_an_endpoint_goes_on_where_it_was(settings: Settings, wan: Wan) -> None:
-    async with within(10), Endpoint.open(config=wan.config(Role.RM, "localhost")) as rm:
+    async with within(20), Endpoint.open(config=wan.config(Role.RM, "localhost")) as rm:
         async with Endpoint.open(config=settings()) as cem:
             port = cem.pairing_url.port
             await rm.node().pair(cem.pairing_url, await cem.node().new_pairing_code())

@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 
+from s2connect.store.postgresql.resealing import reseal
+from s2connect.store.postgresql.store import PostgresqlStore
+from s2connect.store.postgresql.vault import PostgresqlVault
+from tests.postgresql import STORE_KEYS
+from tests.store.store_examples import SERVER, pairing, token
 from tests.waits import until
 
 pytest.importorskip("psycopg")
@@ -121,3 +126,43 @@ async def test_a_transaction_whose_caller_is_cancelled_inside_leaves_nothing(dat
         with pytest.raises(asyncio.CancelledError):
             await task
     assert await urls(database) == []
+
+
+async def test_everything_is_sealed_anew_with_the_first_key(postgresql: str) -> None:
+    new, old = bytes([9]) * 32, STORE_KEYS[0]
+    store, vault = await PostgresqlStore.open(postgresql, [old]), PostgresqlVault(postgresql, [old])
+    for number in range(5):
+        await store.save_pairing(pairing(number), token(str(number)))
+    await asyncio.to_thread(vault.put, "a", b"secret")
+    await store.close()
+    vault.close()
+    with pytest.raises(StorageUnavailable, match="which was not given"):
+        await reseal(postgresql, [new])
+    assert await reseal(postgresql, [new, old]) == 6
+    assert await reseal(postgresql, [new, old]) == 0
+    store, vault = await PostgresqlStore.open(postgresql, [new]), PostgresqlVault(postgresql, [new])
+    for number in range(5):
+        assert await store.candidate_tokens(pairing(number)) == [token(str(number))]
+    assert await asyncio.to_thread(vault.get, "a") == b"secret"
+    await store.close()
+    vault.close()
+
+
+async def test_no_secret_is_in_the_database_in_the_clear(postgresql: str) -> None:
+    store, vault = await PostgresqlStore.open(postgresql, STORE_KEYS), PostgresqlVault(postgresql, STORE_KEYS)
+    await store.save_pairing(pairing(1), token("client"))
+    await store.save_pairing(pairing(2, SERVER), token("server"))
+    await asyncio.to_thread(vault.put, "a", b"very secret")
+    async with store.database.transaction() as transaction:
+        tables = [
+            row["tablename"]
+            for row in await transaction.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        ]
+        found = [await transaction.rows(f"SELECT t::text FROM {table} t") for table in tables]
+    text = str(found)
+    assert "Grünstrom".encode().hex() in text, "the search finds what is not secret"
+    for secret in (token("client").reveal(), token("server").reveal(), "very secret"):
+        assert secret not in text
+        assert secret.encode().hex() not in text
+    await store.close()
+    vault.close()

@@ -35,18 +35,21 @@ def _keyring_is_put_back() -> Iterator[None]:
 
 
 @pytest.fixture(params=["memory", "files", "keyring", "postgresql"])
-def vault(request: pytest.FixtureRequest, tmp_path: Path) -> Vault:
+def vault(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Vault]:
     if request.param == "memory":
-        return MemoryVault()
-    if request.param == "files":
-        return FileVault(tmp_path / "vault")
-    if request.param == "postgresql":
+        yield MemoryVault()
+    elif request.param == "files":
+        yield FileVault(tmp_path / "vault")
+    elif request.param == "postgresql":
         url = request.getfixturevalue("postgresql")
         from s2connect.store.postgresql.vault import PostgresqlVault
 
-        return PostgresqlVault(url, STORE_KEYS)
-    keyring.set_keyring(DictionaryKeyring())
-    return KeyringVault("test")
+        opened = PostgresqlVault(url, STORE_KEYS)
+        yield opened
+        opened.close()
+    else:
+        keyring.set_keyring(DictionaryKeyring())
+        yield KeyringVault("test")
 
 
 def test_a_secret_is_kept_replaced_and_deleted(vault: Vault) -> None:

@@ -16,6 +16,7 @@ from s2connect.store.postgresql import rows, vault
 from s2connect.store.postgresql.address import shown
 from s2connect.store.postgresql.database import parameters
 from s2connect.store.postgresql.failures import unavailable
+from s2connect.store.postgresql.migrating import gone_in_time
 from s2connect.store.postgresql.pool import Connection
 from s2connect.store.postgresql.schema import APPLICATION, MIGRATION_LOCK, MIGRATIONS, READ_TABLES
 from s2connect.store.postgresql.sealing import Sealer
@@ -60,17 +61,20 @@ async def _alone(url: str) -> AsyncIterator[tuple[Connection, str, str]]:
                 raise StorageUnavailable(
                     f"The tables in {shown(url)} are not those of this program.", hint="First: s2connect store migrate"
                 )
-            cursor = await connection.execute(
-                "SELECT count(*) AS number FROM pg_stat_activity WHERE datname = current_database()"
-                " AND pid <> pg_backend_pid() AND application_name ~ %s",
-                (f"^{APPLICATION}/",),
-            )
-            found = await cursor.fetchone()
-            if found is None or found["number"]:
+            if await gone_in_time(connection, lambda: _connected(connection)):
                 raise UsageError(f"Instances are connected to {shown(url)}.", hint="Stop every one of them first.")
             yield connection, tables["copied_from"] or "", tables["moved_to"] or ""
     except psycopg.Error as error:
         raise unavailable("copy", url, error) from None
+
+
+async def _connected(connection: Connection) -> list[str]:
+    cursor = await connection.execute(
+        "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND application_name ~ %s",
+        (f"^{APPLICATION}/",),
+    )
+    return [row["application_name"] for row in await cursor.fetchall()]
 
 
 async def write(url: str, keys: Sequence[bytes], state: State, home: str, *, again: bool) -> int:

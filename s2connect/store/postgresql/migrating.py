@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +26,9 @@ from s2connect.store.postgresql.schema import (
 )
 
 __all__ = ["Tables", "contract", "expand"]
+
+ENDING_S: Final = 1.0
+"""Seconds for which connections may be seen that have just ended."""
 
 LOCK_WAIT_S: Final = 3
 """Seconds for which a migration waits for another one, and for a table that instances use."""
@@ -68,7 +72,7 @@ async def contract(url: str, migrations: Sequence[Migration] = MIGRATIONS) -> tu
             raise StorageUnavailable(
                 f"The tables in {shown(url)} are older than this program.", hint="First: s2connect store migrate"
             )
-        if old := await _of_earlier_versions(connection, known):
+        if old := await gone_in_time(connection, lambda: _of_earlier_versions(connection, known)):
             raise StorageUnavailable(
                 f"Instances of an earlier version still use {shown(url)}: {', '.join(old)}.",
                 hint="Stop or update them, and try again.",
@@ -111,6 +115,16 @@ async def _migration(url: str) -> AsyncIterator[tuple[Connection, Tables]]:
 
 async def _write(connection: Connection, tables: Tables) -> None:
     await connection.execute(WRITE_TABLES, (tables.expanded, tables.contracted))
+
+
+async def gone_in_time(connection: Connection, find: Callable[[], Awaitable[list[str]]]) -> list[str]:
+    """Return who is connected still, in a transaction: whoever has just closed is seen for a moment longer."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + ENDING_S
+    while (found := await find()) and loop.time() < until:
+        await asyncio.sleep(0.05)
+        await connection.execute("SELECT pg_stat_clear_snapshot()")
+    return found
 
 
 async def _of_earlier_versions(connection: Connection, known: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ __all__ = ["PostgresqlVault"]
 class PostgresqlVault:
     """The contract of :class:`~s2connect.store.base.Vault`, in the database of a PostgresqlStore.
 
-    Its methods block, and come seldom: each has a connection of its own.
+    Its methods block. It has one connection of its own, made with the first of them.
     """
 
     def __init__(self, url: str, keys: Sequence[bytes]) -> None:
@@ -27,6 +28,8 @@ class PostgresqlVault:
         self._url = url
         self._sealer = Sealer(keys)
         self._parameters = parameters(url, "vault") | {"row_factory": tuple_row}
+        self._lock = threading.Lock()
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     def get(self, name: str) -> bytes | None:
         check_entry(name)
@@ -44,13 +47,33 @@ class PostgresqlVault:
     def listed(self) -> list[str]:
         return [name for (name,) in self._run("read", "SELECT name FROM secret ORDER BY name", ())]
 
+    def close(self) -> None:
+        """Close the connection; the next method makes a new one."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
     def _run(self, doing: str, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        try:
-            with psycopg.connect(**self._parameters) as connection:
-                cursor = connection.execute(statement, values)
-                return cursor.fetchall() if cursor.description else []
-        except psycopg.Error as error:
-            raise unavailable(f"{doing} a secret in", self._url, error) from None
+        with self._lock:
+            try:
+                try:
+                    return self._execute(statement, values)
+                except psycopg.OperationalError:
+                    self._drop()  # it may have ended meanwhile, and each statement can be done again
+                    return self._execute(statement, values)
+            except psycopg.Error as error:
+                self._drop()
+                raise unavailable(f"{doing} a secret in", self._url, error) from None
+
+    def _execute(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            self._connection = psycopg.connect(**self._parameters)
+        cursor = self._connection.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []
 
 
 PUT_SECRET = (
