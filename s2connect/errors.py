@@ -42,6 +42,7 @@ a peer: peers get the enumerated reasons of the standard.
         │   └── PairingsLost
         ├── InsecurePermissions
         ├── HomeInUse
+        ├── InstanceRuns
         ├── HomeMoved
         ├── BackupRefused
         └── NotInitialised
@@ -373,6 +374,12 @@ class InsecurePermissions(StorageError):
 
 class HomeInUse(StorageError):
     """Another process works with this state directory."""
+
+
+class InstanceRuns(StorageError):
+    """Another process is the instance of this name on the same database."""
+
+    default_hint = "Give this one another name, with `--instance NAME`. `s2connect cluster status` shows who runs."
 
 
 class HomeMoved(StorageError):

@@ -477,6 +477,7 @@ def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
 
 
 ELSEWHERE = {
+    "presence": "endpoint/test_endpoint_postgresql.py",
     "abandon-turn": "instances/test_instances_tasks.py",
     "shared-sweep": "instances/test_instances_tasks.py",
     "database-commit": "store/test_store_postgresql_database.py",

@@ -284,6 +284,11 @@ _STORAGE: Final = _group(
             "Another process works with this home; there can be one at a time.",
             "Stop the other one. Two services have two homes: `--home DIR`.",
         ),
+        "instance_runs": (
+            "Several instances share one database, each with a name of its own. Another process has this one's name.",
+            "Stop the other one, or give this one another name: `--instance NAME`, or the setting `instance`.",
+            "Who runs, and where: `s2connect cluster status`. After a crash a name is free at once, or in 15 seconds.",
+        ),
         "home_moved": (
             "`s2connect move` sealed this home: the endpoint goes on where its file was restored.",
             "Use it there. A new endpoint on this machine has another home: `--home DIR`.",

@@ -17,6 +17,7 @@ from s2connect.endpoint.config import EndpointConfig, NodeConfig
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection, PeerHistory
 from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.hosted import described, find_node, with_aliases
+from s2connect.endpoint.instances import join
 from s2connect.endpoint.node import Node
 from s2connect.endpoint.pairing import CodeStatus, PairingManager
 from s2connect.endpoint.pairings import Pairings
@@ -161,6 +162,7 @@ class Endpoint:
                 store=storage.store,
                 vault=storage.vault,
                 shared=storage.shared,
+                presence=storage.presence,
                 pki=await asyncio.to_thread(wan_client_context, config.trust_anchors),
                 proxies=proxies,
                 resolver=resolver,
@@ -170,6 +172,8 @@ class Endpoint:
             settings = Settings(state, opened, storage.nodes, from_home=from_home)
             endpoint = cls(state, certificates, tls, opened, settings, serve=serve, zeroconf=zeroconf)
             stack.push_async_callback(endpoint._close)
+            if serve:
+                await join(state, lambda: len(endpoint.connected()))
             await endpoint._start()
             if listen:
                 await endpoint.listen()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from s2connect.endpoint.config import EndpointConfig, bracketed
 from s2connect.endpoint.resolver import Resolver
@@ -22,6 +22,9 @@ from s2connect.pairing.shared import SharedPairing
 from s2connect.session.shared import SharedOfferingSessions
 from s2connect.store.base import Store, Vault
 from s2connect.supervisor import FailureLog, Supervisor
+
+if TYPE_CHECKING:  # psycopg is an extra
+    from s2connect.store.postgresql.instances import Presence
 
 
 class SharedState(Protocol):
@@ -55,6 +58,7 @@ class EndpointState:
         port: TCP port of the server; 0 while none is known.
         ready: Whether the endpoint serves requests now.
         shared: What it shares with other instances; None where it is the only one.
+        presence: This process as one of the instances; None where it is the only one.
     """
 
     config: EndpointConfig
@@ -69,6 +73,7 @@ class EndpointState:
     port: int = 0
     ready: bool = False
     shared: SharedState | None = None
+    presence: Presence | None = None
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor("s2connect", FailureLog(lambda f: self.events.publish(TaskFailed(**vars(f)))))

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import os
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from s2connect.endpoint.config import EndpointConfig
+from s2connect.endpoint.instances import instance_name
 from s2connect.endpoint.settings import SharedNodes, read_config
 from s2connect.endpoint.state import SharedState
 from s2connect.errors import UsageError
@@ -20,6 +22,9 @@ from s2connect.store.postgresql.address import STORE_VARIABLE, require_extra, wi
 from s2connect.store.restoring import DATABASE, SECRETS
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import open_vault
+
+if TYPE_CHECKING:  # psycopg is an extra
+    from s2connect.store.postgresql.instances import Presence
 
 KEY_FILE_VARIABLE: Final = "S2CONNECT_STORE_KEY_FILE"
 """Environment variable with the path of the key file, before that of the settings."""
@@ -35,6 +40,7 @@ class Storage:
         vault: Secrets.
         nodes: The nodes in the database; None where they are in the settings.
         shared: What instances share in the database while requests are under way; None without one.
+        presence: This process as one of the instances on the database, not claimed yet; None without one.
     """
 
     config: EndpointConfig
@@ -42,6 +48,7 @@ class Storage:
     vault: Vault
     nodes: SharedNodes | None = None
     shared: SharedState | None = None
+    presence: Presence | None = None
 
 
 def store_url(config: EndpointConfig) -> str | None:
@@ -100,16 +107,20 @@ async def _open(stack: contextlib.AsyncExitStack, home: Home | None, config: End
 async def _open_database(stack: contextlib.AsyncExitStack, config: EndpointConfig, url: str) -> Storage:
     require_extra()
     from s2connect.shared.state import PostgresqlShared
+    from s2connect.store.postgresql.instances import Presence
     from s2connect.store.postgresql.nodes import NodeRows
     from s2connect.store.postgresql.sealing import Sealer, read_keys
     from s2connect.store.postgresql.store import PostgresqlStore
     from s2connect.store.postgresql.vault import PostgresqlVault
 
     keys = await asyncio.to_thread(read_keys, key_file(config))
-    store = await PostgresqlStore.open(url, keys, instance=config.instance or "")
+    name = instance_name(config)
+    store = await PostgresqlStore.open(url, keys, instance=name)
     stack.push_async_callback(store.close)
     nodes = SharedNodes(NodeRows(store.database))
     shared = PostgresqlShared(store.database, Sealer(keys))
     vault = PostgresqlVault(url, keys)
     stack.callback(vault.close)
-    return Storage(await nodes.read(config), store, vault, nodes, shared)
+    presence = Presence(store.database, name, version=version("s2connect"))
+    stack.push_async_callback(presence.leave)
+    return Storage(await nodes.read(config), store, vault, nodes, shared, presence)

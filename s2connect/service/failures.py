@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
 
 _CODES: tuple[tuple[type[S2ConnectError], ExitCode], ...] = (
     (errors.HomeInUse, ExitCode.SERVICE),
+    (errors.InstanceRuns, ExitCode.SERVICE),
     (errors.StorageError, ExitCode.STORAGE),
     (errors.UsageError, ExitCode.USAGE),
     (errors.NetworkError, ExitCode.NETWORK),

@@ -11,8 +11,9 @@ import pytest
 
 pytest.importorskip("psycopg")
 
-from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, create_home
-from s2connect.errors import ConfigurationError, UsageError
+from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, create_home, supervisor
+from s2connect.errors import ConfigurationError, InstanceRuns, UsageError
+from s2connect.store.postgresql import instances
 from s2connect.store.postgresql.sealing import KEY_VARIABLE
 from s2connect.store.postgresql.store import PostgresqlStore
 from tests.endpoint.conftest import Wan
@@ -119,3 +120,31 @@ async def test_without_a_key_nothing_is_opened(settings: Settings, monkeypatch: 
     with pytest.raises(ConfigurationError, match="s2connect store key"):
         async with Endpoint.open(config=settings()):
             pass
+
+
+async def test_an_endpoint_is_one_instance_and_stays_it_after_an_error(
+    settings: Settings, postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(instances, "SEEN_EVERY", 0.02)
+    renew, renewed = instances.Presence._renew, []
+
+    async def fails_once(presence: instances.Presence) -> None:
+        renewed.append(presence.name)
+        if len(renewed) == 1:
+            raise ZeroDivisionError
+        await renew(presence)
+
+    monkeypatch.setattr(instances.Presence, "_renew", fails_once)
+    async with Endpoint.open(config=settings(port=0)) as endpoint:
+        with pytest.raises(InstanceRuns, match="The instance one runs already"):
+            async with Endpoint.open(config=settings(port=0)):
+                pass
+        async with Endpoint.open(config=settings(), serve=False):
+            pass  # a command beside the service
+        await until(lambda: len(renewed) > 2)
+        assert endpoint.supervisor.failures.counts["presence"] == 1
+        async with Endpoint.open(config=settings(port=0, instance="two")):
+            pass
+    async with Endpoint.open(config=settings(port=0)):
+        pass

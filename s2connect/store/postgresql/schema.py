@@ -99,13 +99,15 @@ _STORE = Migration(
         """
         CREATE UNLOGGED TABLE instance (
             name text PRIMARY KEY,
+            incarnation uuid NOT NULL DEFAULT gen_random_uuid(),
             started timestamptz NOT NULL,
             seen timestamptz NOT NULL,
             version text NOT NULL,
             schema integer NOT NULL,
             address text NOT NULL DEFAULT '',
-            sessions integer NOT NULL DEFAULT 0
-        )
+            sessions integer NOT NULL DEFAULT 0,
+            draining boolean NOT NULL DEFAULT false
+        ) WITH (fillfactor = 50)
         """,
     ),
 )

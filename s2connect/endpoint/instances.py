@@ -1,0 +1,45 @@
+"""This endpoint as one of several instances on the same database."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from s2connect.endpoint.config import EndpointConfig
+from s2connect.endpoint.state import EndpointState
+
+INSTANCE_VARIABLE: Final = "S2CONNECT_INSTANCE"
+"""Environment variable with the name of this instance, before that of the settings."""
+
+INSTANCE_LOST: Final = "instance_lost"
+"""Kind of the notice that another process has become this instance, so that this one has to end."""
+
+
+def instance_name(config: EndpointConfig) -> str:
+    """Return the name of this instance: that of the environment, of the settings, or of the machine."""
+    return os.environ.get(INSTANCE_VARIABLE) or config.instance or _machine()
+
+
+def _machine() -> str:
+    name = re.sub("[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("._-")
+    return name[:40] or "instance"
+
+
+async def join(state: EndpointState, sessions: Callable[[], int]) -> None:
+    """Become the instance of this endpoint's name; does nothing without a database.
+
+    Raises:
+        InstanceRuns: Another process is it.
+        StorageUnavailable: The database cannot be reached.
+    """
+    presence = state.presence
+    if presence is None:
+        return
+    presence.address = f"{socket.gethostname()}:{state.config.port}"
+    presence.sessions = sessions
+    presence.on_lost = lambda error: state.notice(INSTANCE_LOST, str(error))
+    await presence.claim()
+    state.supervisor.keep(presence.keep, "presence")
