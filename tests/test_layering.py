@@ -86,6 +86,7 @@ CORES = [
     "https/rate.py",
     "https/admission.py",
     "https/overload.py",
+    "https/proxy_protocol.py",
     "messages/handshake.py",
     "bridge/relay.py",
     "bridge/link_state.py",

@@ -428,7 +428,10 @@ ALLOWED = {
         "_instruct": "the same for instructions, whose failure is reported to the energy manager, too",
     },
     "endpoint/pairings.py": {"_whole": "its caller awaits it; the supervisor sees how it ends where that is cancelled"},
-    "https/acceptor.py": {"_arrive": "one a connection, ended with the acceptor: it reports its own failure"},
+    "https/acceptor.py": {
+        "_arrive": "one a connection, ended with the acceptor: it reports its own failure",
+        "_await_header": "likewise",
+    },
     "bridge/link.py": {"_connect": "its function awaits it"},
     "bridge/outbox.py": {"put": "sends what waits: it reports its own failure, and the link ends it"},
     "service/signals.py": {"until_terminated": "its function awaits it"},

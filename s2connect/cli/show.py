@@ -356,7 +356,8 @@ def status_blocks(status: FullStatus, width: int, start: str = "s2connect serve"
     if leaf := endpoint.certificate.leaf:
         facts.add("Certificate", certificate_line(leaf, own_ca=endpoint.certificate.own_ca))
     else:
-        facts.add("Certificate", "is made when the service starts")
+        own = endpoint.certificate.own_ca
+        facts.add("Certificate", "is made when the service starts" if own else "that of the balancer")
     if (broker := endpoint.broker) is not None:
         told = "connected" if broker.connected else f"NOT CONNECTED{f': {broker.error}' if broker.error else ''}"
         facts.add("MQTT broker", f"{broker.where} as {for_display(broker.client_id, 80)}, {for_display(told, 400)}")
@@ -463,7 +464,8 @@ def certificate_blocks(shown: Certificates, width: int) -> list[RenderableType]:
     """Return the certificates of an endpoint."""
     blocks: list[RenderableType] = []
     if not shown.own_ca:
-        blocks.append(Text("The certificate is the operator's own; renew it with the tool that made it."))
+        what = "The certificate is the operator's own; renew it with the tool that made it."
+        blocks.append(Text(what if shown.leaf is not None else "The balancer has the certificate."))
     for facts, what in (
         (shown.ca, "Certificate authority of this endpoint"),
         (shown.leaf, "Certificate that peers see"),

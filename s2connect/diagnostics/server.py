@@ -53,7 +53,7 @@ async def check_certificates(endpoint: ExaminedEndpoint, found: Findings, now: d
     except S2ConnectError as error:
         found.append(CA.error(error))
     found.append(clock(now))
-    if not endpoint.config.server:
+    if not endpoint.config.server or not endpoint.config.has_certificate:
         return
     if not own:
         found.append(await _check_operators(endpoint, now))
@@ -172,8 +172,11 @@ async def check_service(endpoint: ExaminedEndpoint, found: Findings) -> None:
     if endpoint.mute:
         return
     if endpoint.status is None or endpoint.status.endpoint.pairing_url is None:
-        error = await asyncio.to_thread(_port_error, config.bind, config.port)
-        found.append(port_free(config.port, config.bind, error, start_command(endpoint.home)))
+        error = await asyncio.to_thread(_port_error, config.bind, config.listens_on)
+        found.append(port_free(config.listens_on, config.bind, error, start_command(endpoint.home)))
+        return
+    if config.balancers or config.listen_port is not None:
+        found.append(await _listens(config))
         return
     base = BaseUrl(endpoint.status.endpoint.pairing_url)
     found.check = REACHABLE
@@ -197,6 +200,18 @@ async def check_service(endpoint: ExaminedEndpoint, found: Findings) -> None:
     if not config.is_own_ca:
         found.check = TRUST
         found.append(await _check_trust(config, base, addresses[0]))
+
+
+async def _listens(config: EndpointConfig) -> Finding:
+    """Check that the service listens where balancers connect, of whose connections this machine can make none."""
+    address, port = _listening_addresses(config.bind, own_addresses())[0], config.listens_on
+    try:
+        async with asyncio.timeout(ASK_TIMEOUT):
+            _, writer = await asyncio.open_connection(address, port)
+    except (OSError, TimeoutError):
+        return REACHABLE.fail(f"The service does not listen on port {port} of {address}.", "Restart the service.")
+    writer.close()
+    return REACHABLE.ok(f"The service listens on port {port}; whether peers reach it, the balancer's own checks say.")
 
 
 def port_free(port: int, bind: str | None, error: int | None, start: str = "s2connect serve") -> Finding:

@@ -54,15 +54,18 @@ class CertificateManager:
     def load(self) -> ServerIdentity:
         """Return the stored certificate, or a new one if none is stored that fits; NotInitialised without a CA."""
         if not self._config.is_own_ca:
-            return self._of_operator()
+            return self.renew()
         if self._ca is None:
             self._ca = load_ca(self._home, self._vault.get(CA_KEY)) if self._home is not None else self.create_ca()
         return self._stored_leaf() or self.renew()
 
     def renew(self) -> ServerIdentity:
         """Issue a new leaf of the same CA, or read the operator's files again; no pairing is touched (TRUST-01)."""
-        if not self._config.is_own_ca:
+        if self._config.certificate is not None:
             return self._of_operator()
+        if not self._config.has_certificate:  # nobody sees it, but for users of the page beyond this machine
+            own = CertificateAuthority.create(self._config.host, now=self._clock())
+            return own.issue(self.names(), now=self._clock())
         assert self._ca is not None, "load comes before renew"
         identity = self._ca.issue(self.names(), now=self._clock())
         # Key first: a leaf without its key is useless, a key without its leaf is overwritten by the next renewal.
@@ -90,7 +93,7 @@ class CertificateManager:
 
     def expiring(self, served: ServerIdentity) -> str | None:
         """Return a sentence about the end of a certificate that its operator has to renew, or None."""
-        if self._config.is_own_ca or self._clock() < served.warned_from:
+        if self._config.certificate is None or self._clock() < served.warned_from:
             return None
         left = (served.not_valid_after - self._clock()).total_seconds()
         when = f"expires in {span(left)}, on" if left > 0 else "has expired on"
@@ -171,6 +174,8 @@ class Certificates:
 
 def read_certificates(home: Home, config: EndpointConfig) -> Certificates:
     """Return the facts of the certificates of a state directory, also while its service runs. Blocks."""
+    if not config.has_certificate:
+        return Certificates(False, None, None)
     if config.is_own_ca:
         ca, leaf = home.read(CA_FILE), home.read(LEAF_FILE)
     else:

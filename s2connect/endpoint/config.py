@@ -12,6 +12,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from s2connect.errors import ConfigurationError, InvalidUrl
+from s2connect.https.proxy_protocol import network
 from s2connect.model.alphabet import as_label
 from s2connect.model.common import (
     DEFAULT_S2_VERSION,
@@ -108,6 +109,13 @@ class EndpointConfig(BaseModel):
         host: Name under which peers reach this endpoint; in the certificate and in every URL (VER-04).
         port: TCP port of pairing, sessions and WebSockets.
         bind: Address to listen on; None listens on all.
+        listen_port: TCP port to listen on, where a balancer or router leads ``port`` to another one; None for ``port``.
+        balancers: WAN: addresses and networks of load balancers, such as ``192.0.2.0/28``. Their connections have to
+            begin with a header of PROXY protocol 2; the client that it names counts for limits and logs. Whoever has
+            such an address can pose as any client to those.
+        balancers_only: Whether nobody else may connect.
+        tls: ``own``; or ``balancer``, which ends TLS and reaches this endpoint without it, in a network where nobody
+            else can listen: tokens pass there in the clear (VER-05). Nobody but the balancers may connect then.
         name: Shown to the other side's user.
         logo_url: URL of a picture.
         nodes: Its nodes.
@@ -144,6 +152,10 @@ class EndpointConfig(BaseModel):
     host: str = Field(default_factory=lambda: default_host())
     port: Annotated[int, Field(ge=0, le=65535)] = PAIRING_PORT
     bind: str | None = None
+    listen_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    balancers: tuple[str, ...] = ()
+    balancers_only: bool = False
+    tls: Literal["own", "balancer"] = "own"
     name: _Shown | None = None
     logo_url: str | None = None
     nodes: tuple[NodeConfig, ...] = ()
@@ -183,6 +195,11 @@ class EndpointConfig(BaseModel):
                 raise ValueError(f"a URL with a password belongs in the environment variable {STORE_VARIABLE}")
         return value
 
+    @field_validator("balancers")
+    @classmethod
+    def _balancers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(network(one)) for one in value)
+
     @field_validator("host")
     @classmethod
     def _host(cls, value: str) -> str:
@@ -202,7 +219,14 @@ class EndpointConfig(BaseModel):
             raise ValueError("every node needs an alias where there are several (TOK-03)")
         if (self.certificate is None) != (self.private_key is None):
             raise ValueError("certificate and private_key belong together")
-        if self.store is not None and (self.deployment is not Deployment.WAN or self.certificate is None):
+        if self.balancers and self.deployment is not Deployment.WAN and not self.wan_pairing_server:
+            raise ValueError("balancers need deployment WAN: in the LAN the address of a connection says who is near")
+        if self.balancers_only and not self.balancers:
+            raise ValueError("balancers_only needs balancers")
+        if self.tls == "balancer" and (self.deployment is not Deployment.WAN or not self.balancers):
+            raise ValueError("tls at a balancer needs deployment WAN and balancers")
+        has_certificate = self.certificate is not None or self.tls == "balancer"
+        if self.store is not None and (self.deployment is not Deployment.WAN or not has_certificate):
             raise ValueError("store needs deployment WAN and certificate: all instances are one name on the internet")
         if not self.server and (
             self.deployment is not Deployment.LAN or any(node.role is not Role.RM for node in self.nodes)
@@ -229,8 +253,18 @@ class EndpointConfig(BaseModel):
 
     @property
     def is_own_ca(self) -> bool:
-        """True if the endpoint signs its own certificates."""
-        return self.certificate is None
+        """True if the endpoint signs its own certificates; not where a balancer has the certificate."""
+        return self.certificate is None and self.tls == "own"
+
+    @property
+    def has_certificate(self) -> bool:
+        """True if there is a certificate; False where the balancer has it, and no other is named here."""
+        return self.certificate is not None or self.tls == "own"
+
+    @property
+    def listens_on(self) -> int:
+        """TCP port to listen on, which is not that of the URLs where something leads there."""
+        return self.port if self.listen_port is None else self.listen_port
 
     def to_json(self) -> bytes:
         """Return the settings as JSON that people can edit."""

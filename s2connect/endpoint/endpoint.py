@@ -201,7 +201,9 @@ class Endpoint:
                 self._state, self._tls, self._pairing, self._pairings, self._transports, self._websocket, self._lan
             )
             await server.start()
-            self._server, self._state.port = server, server.port
+            self._server = server
+            if self.config.listen_port is None:
+                self._state.port = server.port
         self._state.ready = True
         if self._lan is not None:
             self._lan.start(served=self._server is not None)
@@ -405,6 +407,8 @@ class Endpoint:
         """Return the facts of its certificates, of the leaf as it is served now. Blocks: call it in a thread."""
         from s2connect.endpoint.certificate import Certificates, read_certificates, served
 
+        if not self.config.has_certificate:
+            return Certificates(False, None, None)
         if self._home is None:
             return served(Certificates(self.config.is_own_ca, None, None), self._tls.identity)
         return served(read_certificates(self._home, self.config), self._tls.identity)

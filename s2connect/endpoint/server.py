@@ -13,6 +13,7 @@ from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
 from s2connect.https import SESSION_PATH, WEBSOCKET_PATH
+from s2connect.https.proxy_protocol import Balancers
 from s2connect.https.server import HttpsServer, tls_object
 from s2connect.model.common import Deployment
 from s2connect.model.url import PAIRING_PATH
@@ -51,7 +52,15 @@ class Server(HttpsServer):
         lan: LocalNetwork | None,
     ) -> None:
         config = state.config
-        super().__init__(tls.context, host=config.bind, port=config.port)
+        at_balancer = config.tls == "balancer"
+        super().__init__(
+            None if at_balancer else tls.context,
+            host=config.bind,
+            port=config.listens_on,
+            balancers=Balancers(config.balancers, only=config.balancers_only or at_balancer)
+            if config.balancers
+            else None,
+        )
 
         def binding(request: web.Request) -> bytes:
             """Return F or D of HMAC-02 for the connection of a request."""

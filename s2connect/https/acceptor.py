@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from s2connect.https.admission import Admission, ConnectionEntry, Limits, Refusal, reserve_of
 from s2connect.https.client_hello import HANDSHAKE_RECORD, RECORD_HEAD, is_served
+from s2connect.https.proxy_protocol import HEAD, Balancers, Source, size_of, source_of
 from s2connect.https.rate import network_of
 from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.text import for_display
@@ -25,6 +26,9 @@ _log = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds for a client's first message; and, once its handshake has had its turn, for the rest of it."""
+
+HEADER_TIMEOUT = 3.0
+"""Seconds for the header of a balancer, which sends it with its connection."""
 
 TURN_TIMEOUT = 10.0
 """Seconds that a handshake waits for its turn: by then most clients have given up."""
@@ -158,13 +162,20 @@ class Acceptor:
         make_protocol: Makes the protocol of a connection that is taken in. It sets ``evict`` of the entry, and says to
             :attr:`admission` how the connection comes on, and when it has ended.
         context: TLS server context; None for no TLS.
+        balancers: Load balancers, whose connections begin with a header of PROXY protocol 2 that names the client; that
+            address counts for the admission. Their connections without one are refused; nobody else's is believed.
     """
 
     def __init__(
-        self, make_protocol: Callable[[ConnectionEntry], asyncio.Protocol], context: ssl.SSLContext | None
+        self,
+        make_protocol: Callable[[ConnectionEntry], asyncio.Protocol],
+        context: ssl.SSLContext | None,
+        balancers: Balancers | None = None,
     ) -> None:
         self._make_protocol = make_protocol
         self._context = context
+        self._balancers = balancers
+        self._headers: set[asyncio.Task[None]] = set()
         self.admission = Admission(Limits())
         self.port = 0
         self._listening: list[socket.socket] = []
@@ -204,7 +215,7 @@ class Acceptor:
                 handle.cancel()
         while self._listening:
             self._listening.pop().close()
-        arriving = list(self._arriving.values())
+        arriving = [*self._headers, *self._arriving.values()]
         for task in arriving:
             task.cancel()
         await asyncio.gather(*arriving, return_exceptions=True)
@@ -234,21 +245,76 @@ class Acceptor:
                     return
                 continue  # ended before it was accepted
             try:
-                self._arrive(connection, network_of(str(address[0])))
+                self._accepted(connection, str(address[0]))
             except BaseException:
                 connection.close()
                 raise
 
-    def _arrive(self, connection: socket.socket, network: str) -> None:
-        """Take a connection in, or refuse it."""
+    def _accepted(self, connection: socket.socket, address: str) -> None:
+        """Find out whose connection it is, and take it in; or refuse it."""
+        balancers = self._balancers
+        if balancers is None:
+            self._arrive(connection, network_of(address))
+        elif balancers.has(address):
+            self._await_header(connection, address)
+        elif balancers.only:
+            self._refuse(connection, "not of a balancer", network_of(address))
+        else:
+            self._arrive(connection, network_of(address))
+
+    def _await_header(self, connection: socket.socket, address: str) -> None:
+        if len(self._headers) >= self.admission.limits.per_network:
+            self._refuse(connection, "of balancers, too many without the header of PROXY protocol 2", address)
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._header(connection, address), name=f"s2connect-balancer-{address}")
+        self._headers.add(task)
+        # As for arrivals: a task that is cancelled before its first step runs no line of its own.
+        task.add_done_callback(lambda task: self._header_done(task, connection))
+
+    def _header_done(self, task: asyncio.Task[None], connection: socket.socket) -> None:
+        self._headers.discard(task)
+        if task.cancelled():
+            _reset(connection)
+
+    async def _header(self, connection: socket.socket, address: str) -> None:
+        """Read the header of a balancer, and nothing beyond it; then take the connection in as its client's."""
+        try:
+            async with asyncio.timeout(HEADER_TIMEOUT):
+                head = await self._exactly(connection, HEAD)
+                source = source_of(head + await self._exactly(connection, size_of(head) - HEAD))
+        except (TimeoutError, OSError, ValueError):
+            self._refuse(connection, "of balancers, without a right header of PROXY protocol 2", address)
+            return
+        try:
+            self._arrive(connection, network_of(source[0] if source is not None else address), source)
+        except BaseException as error:
+            connection.close()
+            process_failures.failed("arrival", error)
+
+    async def _exactly(self, connection: socket.socket, size: int) -> bytes:
+        found = b""
+        while len(found) < size:
+            more = await self._loop.sock_recv(connection, size - len(found))
+            if not more:
+                raise ConnectionResetError
+            found += more
+        return found
+
+    def _refuse(self, connection: socket.socket, why: str, network: str) -> None:
+        self._note(why, network)
+        _reset(connection)
+
+    def _arrive(self, connection: socket.socket, network: str, source: Source | None = None) -> None:
+        """Take a connection in, or refuse it; a balancer has named its client, the ``source``."""
         # The kernel gives the lowest free number, so that all below this one are in use.
         scarce = connection.fileno() >= self._first_scarce
         entry, victim = self.admission.admit(network, now=self._loop.time(), scarce=scarce)
         self._evict(victim)
         if isinstance(entry, Refusal):
-            self._note(entry.value, network)
-            _reset(connection)
+            self._refuse(connection, entry.value, network)
             return
+        entry.source = source
         connection.setblocking(False)
         task = self._loop.create_task(self._take_in(connection, entry), name=f"s2connect-arrival-{network}")
         entry.evict = task.cancel

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from s2connect.https.overload import Overload
+from s2connect.https.proxy_protocol import Source
 
 MAX_CONNECTIONS = 8192
 """Connections without a session, of one server, where there are descriptors enough."""
@@ -80,13 +81,15 @@ def reserve_of(descriptors: int) -> int:
 class ConnectionEntry:
     """Entry of one connection in the admission, in its stage ``since`` then.
 
-    ``evict`` is called where it has to make room; the owner of the connection sets it.
+    ``evict`` is called where it has to make room; the owner of the connection sets it. ``source`` is the address of the
+    client where a balancer named it.
     """
 
     network: str
     since: float
     stage: Stage = Stage.SILENT
     evict: Callable[[], object] | None = None
+    source: Source | None = None
 
 
 class _Network:

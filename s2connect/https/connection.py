@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from s2connect.https.admission import Admission, ConnectionEntry, Stage
 from s2connect.https.overload import Overload
+from s2connect.https.proxy_protocol import Source
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +119,11 @@ class HttpConnection(asyncio.Protocol):
         handler.malformed = partial(malformed, entry)
         self._handler: asyncio.Protocol = handler
         self._begun_before = False
+
+    @property
+    def source(self) -> Source | None:
+        """Address of the client, where a balancer named it."""
+        return self._entry.source
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only

@@ -24,6 +24,7 @@ from s2connect.https import API_VERSIONS
 from s2connect.https.acceptor import Acceptor
 from s2connect.https.admission import ConnectionEntry
 from s2connect.https.connection import PEER_FAULTS, HttpConnection
+from s2connect.https.proxy_protocol import Balancers
 from s2connect.https.rate import (
     BEARER_BURST,
     BEARER_COST,
@@ -72,11 +73,19 @@ _current: ContextVar[_Current | None] = ContextVar("s2connect_request", default=
 class HttpsServer:
     """TLS 1.3 only (VER-05). Add routes, then :meth:`start`; :meth:`close` is idempotent.
 
-    Without a context it listens without TLS, which nothing of S2 Connect does: it is for old software on this machine.
-    The other arguments are as of :class:`~s2connect.https.acceptor.Acceptor`.
+    Without a context it listens without TLS, which nothing of S2 Connect does: it is for old software on this machine,
+    and for balancers that end TLS. The other arguments are as of :class:`~s2connect.https.acceptor.Acceptor`. Requests
+    that come over a balancer have the client's address as ``remote``.
     """
 
-    def __init__(self, context: ssl.SSLContext | None, *, host: str | Sequence[str] | None, port: int) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext | None,
+        *,
+        host: str | Sequence[str] | None,
+        port: int,
+        balancers: Balancers | None = None,
+    ) -> None:
         self._host = host
         self.port = port
         self._limiter = AddressLimiter()
@@ -84,7 +93,7 @@ class HttpsServer:
         self._app = web.Application(client_max_size=MAX_BODY_BYTES + 1, middlewares=[self._guard])
         self._app.on_response_prepare.append(self._prepare)
         self._runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
-        self._acceptor = Acceptor(self._new_connection, context)
+        self._acceptor = Acceptor(self._new_connection, context, balancers)
         self._connections: dict[asyncio.BaseTransport, HttpConnection] = {}
         self._without_version: set[str] = set()
 
@@ -185,6 +194,8 @@ class HttpsServer:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Bound what strangers cost, and let no exception's text out (SEC-03, SEC-04)."""
         connection = self._connection_of(request)
+        if connection is not None and connection.source is not None:
+            request = request.clone(remote=connection.source[0])
         current = _Current(connection)
         _current.set(current)
         if connection is not None:
@@ -241,7 +252,11 @@ class HttpsServer:
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
         refused = 400 <= response.status < 500 and response.status != 429
         if refused and hdrs.AUTHORIZATION not in request.headers and self._is_charged(request):
-            self._limiter.charge(request.remote or "", REFUSED_COST, now=asyncio.get_running_loop().time())
+            # aiohttp has its own request here, and not the one that the middleware made for a balancer's client.
+            connection = self._connection_of(request)
+            source = connection.source if connection is not None else None
+            address = source[0] if source is not None else request.remote or ""
+            self._limiter.charge(address, REFUSED_COST, now=asyncio.get_running_loop().time())
 
     def _is_charged(self, request: web.Request) -> bool:
         """Return whether a request without a bearer is charged to its address."""

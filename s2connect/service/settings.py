@@ -45,7 +45,7 @@ _SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "metrics": MetricsSettings,
 }
 _FILES: Final = ("certificate", "private-key", "trust-anchors", "store-key-file", "mqtt.password-file", "mqtt.ca-file")
-_LISTS: Final = ("proxy-exceptions", "communication-protocols", "s2-versions")
+_LISTS: Final = ("balancers", "proxy-exceptions", "communication-protocols", "s2-versions")
 _TRUTH: Final = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
 _FIXED: Final = {
     "vault": "Secrets cannot be moved to another place by a setting.",
@@ -230,7 +230,7 @@ def _value(name: str, text: str) -> Any:
         if text.lower() not in _TRUTH:
             raise ConfigurationError(f"{name}: it is on or off, and not {for_display(text, 40)}.")
         return _TRUTH[text.lower()]
-    return int(text) if name.rpartition(".")[2] == "port" and text.isdecimal() else text
+    return int(text) if name.rpartition(".")[2] in ("port", "listen-port") and text.isdecimal() else text
 
 
 def _field(name: str) -> Any:

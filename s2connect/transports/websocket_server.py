@@ -52,6 +52,8 @@ def accept(request: web.Request, info: ConnectionInfo, *, compression: bool) -> 
     request.protocol.transport = None  # so aiohttp neither writes to it nor closes it any more
     transport.writelines(handshake.data_to_send())
     connection.connection_made(transport)
+    if request.remote:  # where a balancer is between, it is not the transport's
+        connection.remote_address = request.remote.partition("%")[0]
     return connection
 
 

@@ -439,8 +439,8 @@ class Observation:
         )
 
     def certificate(self, now: datetime) -> CertificateFacts | None:
-        """Return the facts of the certificate that is served; None without a server."""
-        if not self.endpoint.has_server:
+        """Return the facts of the certificate that is served; None without a server, or where a balancer has it."""
+        if not self.endpoint.has_server or not self.endpoint.config.has_certificate:
             return None
         expires, own_ca = self.endpoint.certificate_expires, self.endpoint.config.is_own_ca
         left = (expires - now).total_seconds()
