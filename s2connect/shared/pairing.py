@@ -10,6 +10,7 @@ empty, attempts have ended, and codes have to be made anew, but for static ones,
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -19,6 +20,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from s2connect.errors import StorageUnavailable
 from s2connect.https.rate import network_of
@@ -122,6 +124,7 @@ class PostgresqlPairing:
         self._report = report
         self._static_token = static_token
         self._supervisor = supervisor
+        self._locks: WeakValueDictionary[NodeId, asyncio.Lock] = WeakValueDictionary()
 
     # The turns (PAIR-02)
 
@@ -288,7 +291,8 @@ class PostgresqlPairing:
     @contextlib.asynccontextmanager
     async def _part(self, node: NodeId) -> AsyncIterator[tuple[Transaction, _Part]]:
         """Lock a node, and give a core with its codes; write what changes, and report once that is durable."""
-        async with self._database.transaction() as within:
+        # One connection at a time waits for the lock of a node, so that the others stay free for other nodes.
+        async with self._locks.setdefault(node, asyncio.Lock()), self._database.transaction() as within:
             part = await self._locked(within, node)
             yield within, part
             await self._save_codes(within, part)
