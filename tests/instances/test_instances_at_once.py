@@ -21,6 +21,8 @@ from s2connect.model.secret import AccessToken
 from s2connect.pairing import rate_limiter
 from s2connect.pairing.code import PairingToken
 from s2connect.store.base import Pairing, PairKey
+from s2connect.store.postgresql.database import Transaction
+from s2connect.store.postgresql.store import PostgresqlStore
 from tests.instances.instances import (
     NODES,
     TOKEN,
@@ -250,3 +252,26 @@ async def test_a_pairing_waits_for_one_that_another_instance_agrees_on_as_the_cl
         assert not several[1].pairings.gives_way(other_way)
         assert (await finalize(several[0], begun)).status == 204
         assert [p.confirmed for p in await several[0].store.pairings()] == [True]
+
+
+@pytest.mark.rule("PAIR-10")
+async def test_nothing_takes_effect_that_is_not_durable(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with instances(postgresql, 2) as (one, other):
+        await issue(one)
+        begun = await begin(one, 1)
+        assert (await exchange(one, begun)).status == 200
+        assert isinstance(one.store, PostgresqlStore)
+        roll_back = one.store.database._roll_back
+
+        async def fails(transaction: Transaction) -> None:
+            await roll_back(transaction.connection)
+            raise psycopg.OperationalError("the connection is lost")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(one.store.database, "_commit", fails)
+            assert (await finalize(one, begun)).status == 503
+        assert not one.happened
+        assert not await other.store.pairings()
+        assert (await finalize(other, begun)).status == 204
+        assert [type(event) for event in other.happened] == [Paired]
+        assert not one.happened

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+import psycopg
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
@@ -79,6 +80,15 @@ async def test_an_offer_is_void_after_a_later_one_or_an_unpairing(postgresql: st
         assert await come(ports[2], first) == 401
         await several[0].pairings.unpair(NODES[0], CLIENT)
         assert await come(ports[2], second) == 401
+
+
+async def test_an_offer_whose_pairing_is_gone_makes_no_connection(postgresql: str) -> None:
+    """As between the removal of a pairing and what follows from it."""
+    async with served(postgresql) as (several, ports, access):
+        token, _ = await offered(several, access)
+        with psycopg.connect(postgresql, autocommit=True) as connection:
+            connection.execute("UPDATE pairing SET paired_at = paired_at + 1")
+        assert await come(ports[0], token) == 401
 
 
 @pytest.mark.rule("WS-02")
