@@ -223,7 +223,7 @@ def _check(url: str, examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_three_instances_answer_as_one_does(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    _check(postgresql, 5, monkeypatch)
+    _check(postgresql, 3, monkeypatch)
 
 
 @pytest.mark.long

@@ -65,9 +65,8 @@ async def pair(several: Sequence[Instance], client: int) -> str:
 
 
 @pytest.mark.rule("HMAC-05")
-@pytest.mark.parametrize("zeros", [0, 1, 32])
 async def test_a_proof_that_an_attempt_at_another_instance_accepts_is_never_sent(
-    postgresql: str, zeros: int, monkeypatch: pytest.MonkeyPatch
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Zeros at the end of a challenge make another challenge with the same HMAC, up to 64 bytes."""
     monkeypatch.setattr(rate_limiter, "MAX_QUEUED_PER_ADDRESS", 100)
@@ -78,7 +77,7 @@ async def test_a_proof_that_an_attempt_at_another_instance_accepts_is_never_sent
 
         async def reflect(number: int) -> None:
             begun = live[number % len(live)]
-            challenge = base64.b64decode(begun.body["serverHmacChallenge"]) + bytes(zeros)
+            challenge = base64.b64decode(begun.body["serverHmacChallenge"]) + bytes((0, 1, 32)[number % 3])
             # The other node has the same code, and its turn at the same time.
             answered = await begin(random.choice(several), 100 + number, b64(challenge), node=number % 2)
             assert (answered.status, answered.body.get("errorMessage")) == (400, "Other")
@@ -115,7 +114,7 @@ async def test_one_code_makes_one_pairing_however_many_finish_with_it_at_once(
 ) -> None:
     monkeypatch.setattr(rate_limiter, "FREE_FAILURES", 100)
     async with instances(postgresql, 3) as several:
-        for round_ in range(3):
+        for round_ in range(2):
             await issue(several[round_ % 3])
             begun = [await begin(several[number], 10 * round_ + number) for number in range(3)]
             assert [(await exchange(random.choice(several), one)).status for one in begun] == [200] * 3
@@ -125,8 +124,8 @@ async def test_one_code_makes_one_pairing_however_many_finish_with_it_at_once(
             assert Counter(one.status for one in answered) == {204: 1, 400: 2}
             again = [await finalize(several[round_ % 3], one) for one in begun]
             assert [one.status for one in again] == [one.status for one in answered], "repeats get the same"
-        assert len(await several[0].store.pairings()) == 3
-        assert sum(isinstance(event, Paired) for one in several for event in one.happened) == 3
+        assert len(await several[0].store.pairings()) == 2
+        assert sum(isinstance(event, Paired) for one in several for event in one.happened) == 2
 
 
 @pytest.mark.rule("PAIR-07")
@@ -149,7 +148,7 @@ async def test_of_the_pending_tokens_of_a_pair_one_is_activated(postgresql: str)
     async with instances(postgresql, 3) as several:
         await issue(several[0], 0, None)
         access = await pair(several, 1)
-        for _ in range(4):
+        for _ in range(2):
             pending = [
                 (await one.ask("session/initiateSession", session_request(1), access)).body["accessToken"]
                 for one in several

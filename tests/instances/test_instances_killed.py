@@ -55,6 +55,7 @@ async def _initiate(instance: Instance, access: str) -> Answered:
     return await instance.ask("session/initiateSession", session_request(1), access)
 
 
+@pytest.mark.long
 @pytest.mark.rule("SESC-01")
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_client_comes_in_with_one_of_its_two_tokens_where_the_instance_that_confirmed_is_killed(

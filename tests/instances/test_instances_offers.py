@@ -63,7 +63,7 @@ async def test_the_connection_comes_to_the_instance_that_is_asked(postgresql: st
 @pytest.mark.rule("SES-04")
 async def test_of_those_who_come_with_one_token_at_once_one_is_taken(postgresql: str) -> None:
     async with served(postgresql) as (several, ports, access):
-        for _ in range(3):
+        for _ in range(2):
             token, access = await offered(several, access)
             came = await asyncio.gather(*(come(port, token) for port in ports * 2))
             connected = [one for one in came if isinstance(one, ClientConnection)]

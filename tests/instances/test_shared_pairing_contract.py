@@ -17,12 +17,12 @@ from s2connect.pairing.server_core import ANSWER_ENTROPY, ATTEMPT_LIFETIME, Aske
 from s2connect.pairing.shared import SharedPairing
 from tests.instances.instances import NODES, TOKEN, Instance, b64, instances, pairing_request
 
-DELAY = 0.4
+DELAY = 0.2
 
 
 @pytest.fixture(params=["memory", "postgresql"])
 async def several(request: pytest.FixtureRequest) -> AsyncIterator[Sequence[Instance]]:
-    """Instances of one endpoint, whose nodes answer every 0.4 s."""
+    """Instances of one endpoint, whose nodes answer every 0.2 s."""
     url = request.getfixturevalue("postgresql") if request.param == "postgresql" else None
     async with contextlib.AsyncExitStack() as stack:
         found = await stack.enter_async_context(instances(url, 3 if url else 1, nodes=2))

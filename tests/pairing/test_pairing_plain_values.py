@@ -94,7 +94,7 @@ class Played:
         return attempt.post_details(token) if name == "post" else attempt.request_details(token)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.lists(steps, max_size=25))
 def test_it_answers_as_one_that_keeps_its_objects(script: list[tuple[str, int, int]]) -> None:
     own = endpoint(Role.CEM, Deployment.LAN)
@@ -113,7 +113,7 @@ def test_it_answers_as_one_that_keeps_its_objects(script: list[tuple[str, int, i
         ).state(now=kept.setup.now)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 0.25, 1.0, 2.5])), max_size=30))
 def test_a_rate_limiter_gives_the_same_turns(script: list[tuple[int, float]]) -> None:
     kept, again, now = NodeRateLimiter(), NodeRateLimiter(), 100.0
