@@ -14,6 +14,7 @@ from aiohttp import web
 
 from s2connect.errors import StorageError
 from s2connect.https.server import Handler, HttpsServer, answer, bearer, bearer_proved, read_body
+from s2connect.model.log_limiter import LogLimiter
 from s2connect.model.pairing import PairingErrorReason
 from s2connect.model.reply import BUSY, UNAUTHORIZED, Reply
 from s2connect.model.secret import TOKEN_ENTROPY, PairingAttemptId
@@ -55,6 +56,7 @@ class PairingService:
         self._ready = ready
         self._driver = Driver(core, on_failed, lambda now: core.expire(now=now))
         self._closing = asyncio.Event()
+        self._failures = LogLimiter()
         # Repeats of one request must meet its result, and two pairings of one node must not finish at once (ROLE-05).
         self._locks: WeakValueDictionary[PairingAttemptId, asyncio.Lock] = WeakValueDictionary()
 
@@ -78,7 +80,7 @@ class PairingService:
         )
         if isinstance(asked, Reply):
             return self._finish(asked)
-        return self._finish(await _unless_storage_fails(self._in_turn(asked, request)))
+        return self._finish(await self._unless_storage_fails(self._in_turn(asked, request)))
 
     async def _in_turn(self, asked: Asked, request: web.Request) -> Reply:
         """Answer a checked request in its turn."""
@@ -117,7 +119,9 @@ class PairingService:
         async def served(request: web.Request) -> web.Response:
             body = await read_body(request)
             attempt_id = bearer(request, PairingAttemptId)
-            reply = await _unless_storage_fails(handle(attempt_id, body)) if attempt_id is not None else UNAUTHORIZED
+            reply = UNAUTHORIZED
+            if attempt_id is not None:
+                reply = await self._unless_storage_fails(handle(attempt_id, body))
             if reply.status < 300:  # so its attempt id was right
                 bearer_proved()
             return self._finish(reply)
@@ -156,17 +160,17 @@ class PairingService:
             raise
         return core.committed(commit.attempt_id)
 
+    async def _unless_storage_fails(self, work: Awaitable[Reply]) -> Reply:
+        try:
+            return await work
+        except StorageError as error:
+            if (more := self._failures.due("storage", _now())) is not None:
+                _log.error("a pairing request could not be answered: %s%s", error, more)
+            return BUSY
+
     def _finish(self, reply: Reply) -> web.Response:
         self._driver.after()
         return answer(reply.status, reply.body)
-
-
-async def _unless_storage_fails(work: Awaitable[Reply]) -> Reply:
-    try:
-        return await work
-    except StorageError as error:
-        _log.error("a pairing request could not be answered: %s", error)
-        return BUSY
 
 
 def _now() -> float:

@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from s2connect.errors import NotPaired
-from s2connect.https.server import HttpsServer, answer, bearer, bearer_proved, read_body
+from s2connect.errors import NotPaired, StorageUnavailable
+from s2connect.https.server import Handler, HttpsServer, answer, bearer, bearer_proved, read_body
 from s2connect.model.common import WEBSOCKET, NodeId
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.log_context import current_peer
@@ -38,7 +38,7 @@ from s2connect.session.server_core import (
     refusal,
     with_unknown_token,
 )
-from s2connect.session.shared import SharedSessions
+from s2connect.session.shared import MemorySessions, SharedSessions
 from s2connect.store.base import Pairing, PairKey, Store
 from s2connect.supervisor import Supervisor
 from s2connect.transports.base import INTERNAL_ERROR, Connection, ConnectionInfo, Transport
@@ -97,7 +97,25 @@ class SessionService:
             ("confirmAccessToken", self._confirm_access_token),
             ("unpair", self._unpair),
         ):
-            server.add_operation(base_path, operation, handler)
+            server.add_operation(base_path, operation, self._unless_storage_fails(handler))
+
+    def _unless_storage_fails(self, handler: Handler) -> Handler:
+        """Return a handler that asks clients to come again while a database that others use, too, is not there.
+
+        What a store of this process alone cannot do is a fault of ours, a 500, for which the server is enough.
+        """
+        if isinstance(self._shared, MemorySessions):
+            return handler
+
+        async def served(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except StorageUnavailable as error:
+                if (more := self._malformed_requests.due("storage", asyncio.get_running_loop().time())) is not None:
+                    _log.error("a session request could not be answered: %s%s", error, more)
+                return self._server.too_busy()
+
+        return served
 
     async def _initiate_session(self, request: web.Request) -> web.Response:
         body = await read_body(request)

@@ -155,6 +155,9 @@ class Instance:
     def begins_session(self, request: web.Request) -> None:
         """It is never too busy for one."""
 
+    def too_busy(self) -> web.Response:
+        return web.Response(status=503)
+
     def expect(self, request: web.Request) -> Callable[[], None]:
         return lambda: None
 

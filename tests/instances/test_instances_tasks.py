@@ -17,7 +17,9 @@ from s2connect.pairing.server_core import Asked, Queued
 from s2connect.shared import state as shared_state
 from s2connect.shared.pairing import PostgresqlPairing
 from s2connect.shared.sessions import PostgresqlSessions
-from tests.instances.instances import NODES, TOKEN, Instance, b64, instances, pairing_request
+from tests.instances.instances import NODES, TOKEN, Instance, b64, instances, pairing_request, session_request
+from tests.instances.test_instances_at_once import pair
+from tests.postgresql import Cluster
 from tests.waits import until
 
 TABLES = ("pairing_attempt", "pairing_proof", "pairing_turn", "pairing_source", "pending_token", "offer")
@@ -162,3 +164,30 @@ async def test_after_a_crash_of_the_database_static_codes_count_and_dynamic_ones
         status = await several[1].pairing.code_statuses([first, second])
         assert (status[first.id].code, status[second.id].code) == (static, None)
         assert (await several[0].pairing.code_statuses([first]))[first.id].code == static
+
+
+async def test_without_the_database_nothing_new_is_taken_and_then_all_goes_on(
+    postgresql_cluster: Cluster, postgresql: str
+) -> None:
+    name = postgresql.partition("@/")[2].partition("?")[0]
+    async with instances(postgresql, 2) as several:
+        local = several[0].state.local.nodes[NODES[0]]
+        await several[0].pairing.new_code(local, PairingToken(TOKEN))
+        access = await pair(several, 1)
+        pending = await several[0].ask("session/initiateSession", session_request(1), access)
+        postgresql_cluster.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        postgresql_cluster.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        refused = [
+            await one.ask(path, body, bearer)
+            for one in several
+            for path, body, bearer in (
+                ("pairing/requestPairing", pairing_request(2, b64(bytes(32))), None),
+                ("pairing/requestConnectionDetails", b"{}", "x" * 32),
+                ("pairing/finalizePairing", b"{}", "x" * 32),
+                ("session/initiateSession", session_request(1), access),
+                ("session/confirmAccessToken", b"", pending.body["accessToken"]),
+            )
+        ]
+        assert [one.status for one in refused] == [503] * 10
+        postgresql_cluster.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        assert (await several[1].ask("session/confirmAccessToken", b"", pending.body["accessToken"])).status == 200
