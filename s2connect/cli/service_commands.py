@@ -74,6 +74,13 @@ def serve(
             help="Port of this machine for /metrics, /healthz and /readyz, with a page or without; default none.",
         ),
     ] = None,
+    drain: Annotated[
+        bool,
+        typer.Option(
+            "--drain/--no-drain",
+            help="With a database: on SIGTERM, hand the sessions over to other instances first; a second one ends it.",
+        ),
+    ] = True,
 ) -> ExitCode:
     """Run the service: show the pairing code, accept pairings and sessions, until Ctrl-C.
 
@@ -102,6 +109,7 @@ def serve(
         kept=kept,
         page=shown,
         metrics_port=metrics_port,
+        drain=drain,
     )
     return run_work(work, loop=loop)
 

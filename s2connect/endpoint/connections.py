@@ -319,6 +319,12 @@ class ConnectionManager:
             await asyncio.wait({self._later(live.end(reason), "end")})
         self.history.pop(remote, None)
 
+    async def stop_connecting(self) -> None:
+        """As communication client: connect to nobody any more. Sessions stay."""
+        self._connects = False
+        await self._state.supervisor.end(self._connectors.values())
+        self._connectors.clear()
+
     async def close(self) -> None:
         """End everything with a close frame; iterators end."""
         self._closed = True

@@ -16,6 +16,7 @@ from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.endpoint.config import EndpointConfig, NodeConfig
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection, PeerHistory
 from s2connect.endpoint.connector import Connector
+from s2connect.endpoint.draining import drain
 from s2connect.endpoint.hosted import described, find_node, with_aliases
 from s2connect.endpoint.instances import join
 from s2connect.endpoint.node import Node
@@ -268,6 +269,15 @@ class Endpoint:
             await self._server.close()
         self._state.events.close()
 
+    @property
+    def instance(self) -> str | None:
+        """Name of this instance; None where no database is shared with others."""
+        return self._state.presence.name if self._state.presence is not None else None
+
+    async def drain(self, *, wait: float = 30.0, rate: float = 100.0) -> int:
+        """Serve what was begun, for ``wait`` seconds at most; then have the peers go elsewhere, ``rate`` a second."""
+        return await drain(self._state, self._connections, self._pairings.offers, self._server, wait=wait, rate=rate)
+
     # Nodes
 
     def node(self, node_id: NodeId | None = None, *, role: Role | None = None, alias: str | None = None) -> Node:
@@ -458,8 +468,8 @@ class Endpoint:
 
     @property
     def is_ready(self) -> bool:
-        """True if it serves requests now, or could where it has no server."""
-        return self._state.ready
+        """True if it serves requests now, or could where it has no server, and does not drain."""
+        return self._state.ready and not self._state.draining
 
     def history(self) -> dict[PairKey, PeerHistory]:
         """Return the connections and attempts so far, of the peers that had any since the endpoint was opened."""

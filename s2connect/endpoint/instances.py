@@ -18,6 +18,16 @@ INSTANCE_LOST: Final = "instance_lost"
 """Kind of the notice that another process has become this instance, so that this one has to end."""
 
 
+PORT_VARIABLE: Final = "S2CONNECT_SHARED_PORT"
+"""Environment variable with the port at which several processes of this machine listen, instead of the setting."""
+
+
+def shared_port() -> int | None:
+    """Return the port at which other processes of this machine listen, too; None for one of our own."""
+    named = os.environ.get(PORT_VARIABLE, "")
+    return int(named) if named.isdecimal() else None
+
+
 def instance_name(config: EndpointConfig) -> str:
     """Return the name of this instance: that of the environment, of the settings, or of the machine."""
     return os.environ.get(INSTANCE_VARIABLE) or config.instance or _machine()
@@ -38,7 +48,7 @@ async def join(state: EndpointState, sessions: Callable[[], int]) -> None:
     presence = state.presence
     if presence is None:
         return
-    presence.address = f"{socket.gethostname()}:{state.config.port}"
+    presence.address = f"{socket.gethostname()}:{state.config.listens_on}"
     presence.sessions = sessions
     presence.on_lost = lambda error: state.notice(INSTANCE_LOST, str(error))
     await presence.claim()

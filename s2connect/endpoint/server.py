@@ -8,6 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from s2connect.certs.tls import ServerContext, leaf_fingerprint_of
+from s2connect.endpoint.instances import shared_port
 from s2connect.endpoint.local_network import LocalNetwork
 from s2connect.endpoint.pairing import PairingManager
 from s2connect.endpoint.pairings import Pairings
@@ -60,6 +61,7 @@ class Server(HttpsServer):
             balancers=Balancers(config.balancers, only=config.balancers_only or at_balancer)
             if config.balancers
             else None,
+            shared=config.store is not None and shared_port() is not None,
         )
 
         def binding(request: web.Request) -> bytes:

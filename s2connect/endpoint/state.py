@@ -57,6 +57,7 @@ class EndpointState:
         pki: TLS context for normal PKI validation.
         port: TCP port of the server; 0 while none is known.
         ready: Whether the endpoint serves requests now.
+        draining: Whether it hands its sessions over to other instances, and is about to end.
         shared: What it shares with other instances; None where it is the only one.
         presence: This process as one of the instances; None where it is the only one.
     """
@@ -72,6 +73,7 @@ class EndpointState:
     supervisor: Supervisor = field(init=False)
     port: int = 0
     ready: bool = False
+    draining: bool = False
     shared: SharedState | None = None
     presence: Presence | None = None
 

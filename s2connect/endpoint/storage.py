@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from s2connect.endpoint.config import EndpointConfig
-from s2connect.endpoint.instances import instance_name
+from s2connect.endpoint.instances import instance_name, shared_port
 from s2connect.endpoint.settings import SharedNodes, read_config
 from s2connect.endpoint.state import SharedState
 from s2connect.errors import UsageError
@@ -113,6 +113,8 @@ async def _open_database(stack: contextlib.AsyncExitStack, config: EndpointConfi
     from s2connect.store.postgresql.store import PostgresqlStore
     from s2connect.store.postgresql.vault import PostgresqlVault
 
+    if (port := shared_port()) is not None:
+        config = config.model_copy(update={"port" if config.listen_port is None else "listen_port": port})
     keys = await asyncio.to_thread(read_keys, key_file(config))
     name = instance_name(config)
     store = await PostgresqlStore.open(url, keys, instance=name)

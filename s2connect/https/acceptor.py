@@ -96,7 +96,7 @@ LOOK_UP_TIMEOUT: Final = 60.0
 """Seconds for the look-ups; less than systemd's 90 for a start. After that the service ends, and is started again."""
 
 
-async def listen(host: str | Sequence[str] | None, port: int) -> list[socket.socket]:
+async def listen(host: str | Sequence[str] | None, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Return listening sockets of all address families, with one and the same port; see :meth:`Acceptor.start`."""
     addresses: dict[tuple[int, str], Any] = {}
     for name in [host] if host is None or isinstance(host, str) else host:
@@ -104,7 +104,7 @@ async def listen(host: str | Sequence[str] | None, port: int) -> list[socket.soc
         addresses.update({(family, str(where[0])): where for family, _, _, _, where in found})
     for tries_left in reversed(range(PORT_TRIES)):
         try:
-            return _bound(addresses, port)
+            return _bound(addresses, port, shared)
         except OSError as error:
             if port or error.errno != errno.EADDRINUSE or not tries_left:
                 raise
@@ -127,13 +127,15 @@ async def _looked_up(name: str | None, port: int) -> list[Any]:
         delay = min(2 * delay, MOST_LOOK_UP)
 
 
-def _bound(addresses: dict[tuple[int, str], Any], port: int) -> list[socket.socket]:
+def _bound(addresses: dict[tuple[int, str], Any], port: int, shared: bool) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     try:
         for (family, _), where in addresses.items():
             try:
-                made = socket.create_server((where[0], port, *where[2:]), family=family, backlog=BACKLOG)
+                made = socket.create_server(
+                    (where[0], port, *where[2:]), family=family, backlog=BACKLOG, reuse_port=shared
+                )
             except OSError as error:
                 missing = OSError(error.errno, os.strerror(error.errno or 0))  # create_server adds words of its own
                 is_off = error.errno == errno.EADDRNOTAVAIL and where[0] == "::"
@@ -189,8 +191,10 @@ class Acceptor:
         self._first_scarce = descriptor_limit()
         self._reports = LogLimiter()
 
-    async def start(self, host: str | Sequence[str] | None, port: int) -> None:
+    async def start(self, host: str | Sequence[str] | None, port: int, *, shared: bool = False) -> None:
         """Listen at an address or addresses, None for all; at port 0 on any, the same in all address families.
+
+        At a ``shared`` port other processes of this user listen, too, and the kernel spreads the connections.
 
         Raises:
             OSError: The address or port cannot be used.
@@ -199,10 +203,21 @@ class Acceptor:
         limit = descriptor_limit()
         self._first_scarce = limit - reserve_of(limit)
         self.admission.limits = Limits.for_descriptors(limit)
-        self._listening = await listen(host, port)
+        self._listening = await listen(host, port, shared=shared)
         self._lag = LagProbe(self.admission.overload.look)
         self.port = self._listening[0].getsockname()[1]
         self._resume()
+
+    def stop_listening(self) -> None:
+        """Take what the kernel has accepted already, and listen no more; connections go on. Idempotent."""
+        for listening in self._listening:
+            if self._pause is None:
+                self._accept(listening)
+        self._stop()
+        if self._pause is not None:
+            self._pause.cancel()
+        while self._listening:
+            self._listening.pop().close()
 
     async def close(self) -> None:
         """Stop accepting, and end the connections whose handshake is not done. Idempotent."""

@@ -85,8 +85,10 @@ class HttpsServer:
         host: str | Sequence[str] | None,
         port: int,
         balancers: Balancers | None = None,
+        shared: bool = False,
     ) -> None:
         self._host = host
+        self._shared = shared
         self.port = port
         self._limiter = AddressLimiter()
         self._bearers = AddressLimiter(burst=BEARER_BURST, refill=BEARER_REFILL)
@@ -96,6 +98,7 @@ class HttpsServer:
         self._acceptor = Acceptor(self._new_connection, context, balancers)
         self._connections: dict[asyncio.BaseTransport, HttpConnection] = {}
         self._without_version: set[str] = set()
+        self._is_last = False
 
     def add_index(self, path: str) -> None:
         """Serve the version index of an API at its base path (VER-01)."""
@@ -131,11 +134,16 @@ class HttpsServer:
         """
         await self._runner.setup()
         try:
-            await self._acceptor.start(self._host, self.port)
+            await self._acceptor.start(self._host, self.port, shared=self._shared)
         except OSError as error:
             await self._runner.cleanup()
             raise _cannot_listen(self._host, self.port, error) from error
         self.port = self._acceptor.port
+
+    def stop_accepting(self) -> None:
+        """Close the port. Connections go on, each until the answer to its request, or as a session."""
+        self._is_last = True
+        self._acceptor.stop_listening()
 
     async def close(self) -> None:
         """Stop accepting, end what is open within a few seconds, release everything."""
@@ -250,6 +258,8 @@ class HttpsServer:
         """Set the headers of every response; charge a refusal to the address of a stranger."""
         response.headers.popall(hdrs.SERVER, None)
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
+        if self._is_last and response.status != 101:
+            response.force_close()
         refused = 400 <= response.status < 500 and response.status != 429
         if refused and hdrs.AUTHORIZATION not in request.headers and self._is_charged(request):
             # aiohttp has its own request here, and not the one that the middleware made for a balancer's client.

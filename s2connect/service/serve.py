@@ -9,12 +9,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from s2connect import Endpoint, PageSettings
 from s2connect.collector import short_collections
 from s2connect.endpoint.config import checked
+from s2connect.endpoint.instances import shared_port
 from s2connect.errors import ConfigurationError
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.messages.enums import Check
@@ -139,12 +141,14 @@ async def serve(
     kept: Collection[str] = (),
     page: Mapping[str, Any] | None = None,
     metrics_port: int | None = None,
+    drain: bool = True,
 ) -> ExitCode:
     """Run the service of a state directory until it is stopped.
 
     With ``commands`` it reads those from standard input, and stops at its end; with ``codes`` it issues a code for
     every node at the start. Messages of the types ``kept`` are answered by the command ``answer``. ``page`` has
-    settings of the page that come before those of the state directory, and so does ``metrics_port``.
+    settings of the page that come before those of the state directory, and so does ``metrics_port``. With ``drain``,
+    and a database that other instances share, SIGTERM hands the sessions over to them first.
     """
     async with service_process(form) as process:
         recorder = await process.record(record) if record is not None else None
@@ -158,8 +162,10 @@ async def serve(
             service.notifier = notifier = Notifier()
             async with contextlib.AsyncExitStack() as stack:
                 metrics = await _open_metrics(service, stack, metrics_port)
-                await _open_page(service, home, stack, page or {}, commands=commands)
-                await stack.enter_async_context(control_socket(home, service.answer))
+                is_worker = shared_port() is not None and endpoint.instance is not None
+                await _open_page(service, home, stack, page or {}, commands=commands or is_worker)
+                if not is_worker:  # whoever started it answers for all
+                    await stack.enter_async_context(control_socket(home, service.answer))
                 await output.put(replace(service.ready(), metrics=metrics))
                 if unused := service.unused_broker():
                     _log.warning("%s", unused)
@@ -170,10 +176,25 @@ async def serve(
                 if codes:
                     await service.issue_codes()
                 endpoint.supervisor.keep(lambda: notifier.keep_alive(lambda: True), "watchdog")
+                if drain and endpoint.instance is not None:
+                    process.stop.drain = partial(_drain_soon, endpoint, process.stop, notifier)
                 notifier.ready(service.summary())
                 stack.callback(notifier.stopping)
                 await _until_stopped(service, process, commands=commands)
     return process.stop.code
+
+
+def _drain_soon(endpoint: Endpoint, stop: Stop, notifier: Notifier) -> None:
+    """Hand the sessions over, then end the service."""
+
+    async def drain() -> None:
+        try:
+            await endpoint.drain(wait=endpoint.config.drain_wait, rate=endpoint.config.drain_rate)
+        finally:
+            stop.now()
+
+    notifier.stopping()
+    endpoint.supervisor.spawn(drain(), "drain")
 
 
 async def _open_metrics(service: Service, stack: contextlib.AsyncExitStack, port: int | None) -> str | None:

@@ -40,18 +40,30 @@ async def until_terminated(work: Coroutine[Any, Any, None], *, name: str) -> boo
 
 
 class Stop:
-    """Request to end a service, with the exit code and the unexpected error that was the reason, if there is one."""
+    """Request to end a service, with the exit code and the unexpected error that was the reason, if there is one.
+
+    ``drain`` is called with the first SIGTERM, and has to end in :meth:`now`; the second ends the service at once.
+    """
 
     def __init__(self) -> None:
         self._requested = asyncio.Event()
         self.code = ExitCode.OK
         self.error: BaseException | None = None
+        self.drain: Callable[[], object] | None = None
 
     def now(self, code: ExitCode = ExitCode.OK) -> None:
         """End the service; the first request counts."""
         if not self._requested.is_set():
             self.code = code
             self._requested.set()
+
+    def terminate(self) -> None:
+        """End the service, after :attr:`drain` where there is one that has not begun."""
+        drain, self.drain = self.drain, None
+        if drain is None:
+            self.now()
+        else:
+            drain()
 
     def failed(self, error: BaseException) -> None:
         """End the service because of an error."""
@@ -63,5 +75,5 @@ class Stop:
         await self._requested.wait()
 
     def on_signals(self) -> contextlib.AbstractContextManager[None]:
-        """End the service on SIGINT and SIGTERM."""
-        return signal_handlers({signal.SIGINT: partial(self.now, ExitCode.INTERRUPTED), signal.SIGTERM: self.now})
+        """End the service on SIGINT at once, and on SIGTERM."""
+        return signal_handlers({signal.SIGINT: partial(self.now, ExitCode.INTERRUPTED), signal.SIGTERM: self.terminate})

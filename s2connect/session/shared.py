@@ -60,6 +60,9 @@ class SharedOfferingSessions(SharedSessions, Protocol):
     async def is_open(self, key: str) -> bool:
         """Return whether an offer waits under a key; changes nothing (WS-02)."""
 
+    async def open_offers(self, until: float | None) -> tuple[int, float]:
+        """Return how many offers wait that expire by then, and when those that are made now expire."""
+
     async def take(self, key: str) -> TakenOffer | None:
         """Use an offer up, at one instance only. None where there is none (any more), or its pairing has ended."""
 

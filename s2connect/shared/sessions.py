@@ -176,6 +176,19 @@ class PostgresqlSessions:
 
         return await self._database.read("read", find)
 
+    async def open_offers(self, until: float | None) -> tuple[int, float]:
+        """See :meth:`SharedOfferingSessions.open_offers`. Times are those of the database."""
+
+        async def count(connection: Connection) -> tuple[int, float]:
+            waiting = (
+                f"SELECT count(*) FILTER (WHERE expires <= %s) AS count, {CLOCK} + {OFFER_LIFETIME} AS until"  # noqa: S608 - constants
+                f" FROM offer WHERE expires > {CLOCK}"
+            )
+            row = await (await connection.execute(waiting.encode(), (until,))).fetchone()
+            return (0, 0.0) if row is None else (row["count"], row["until"])
+
+        return await self._database.read("read", count)
+
     async def take(self, key: str) -> Taken | None:
         """Use an offer up, at one instance only. None where there is none (any more), or its pairing has ended."""
         async with self._database.transaction() as within:
