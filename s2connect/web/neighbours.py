@@ -121,6 +121,7 @@ class Neighbours:
     def _forget(self, there: set[BaseUrl | None]) -> None:
         self._nodes = {url: nodes for url, nodes in self._nodes.items() if url in there}
         self._looked = {url: at for url, at in self._looked.items() if url in there}
+        self._due &= there
 
     def found(self, paired: set[NodeId]) -> tuple[tuple[FoundFacts, ...], int]:
         """Return the endpoints that are there now, and the number of those that are left out.

@@ -266,7 +266,7 @@ class Observation:
     @property
     def leaves_out(self) -> bool:
         """True while more messages pass than are kept: :meth:`messages` has some of them."""
-        return self.journal.ring.leaving_out
+        return self.journal.ring.leaves_out(self._loop.time())
 
     def messages(self, after: int = 0, *, key: str = "", kind: str = "", limit: int = 200) -> list[Seen]:
         """Return the last messages, oldest first.

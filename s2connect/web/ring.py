@@ -68,23 +68,26 @@ class MessageRing:
         count: Number of the last one.
         left: Messages that may be kept now.
         due: Time of the next :meth:`refill`.
-        leaving_out: There was none left in the last quarter of a second: not every message is kept.
     """
 
-    __slots__ = ("_filled", "_size", "count", "due", "entries", "leaving_out", "left")
+    __slots__ = ("_filled", "_left_out", "_size", "count", "due", "entries", "left")
 
     def __init__(self, size: int = MAX_MESSAGES) -> None:
         self.entries: deque[Entry] = deque(maxlen=size)
         self.count = 0
         self.left = self._size = size
         self.due = self._filled = 0.0
-        self.leaving_out = False
+        self._left_out = False
 
     def refill(self, now: float) -> None:
         """Let as many messages be kept as time has passed for."""
-        self.leaving_out = self.left <= 0
+        self._left_out = self.left <= 0
         self.left = min(self._size, max(0, self.left) + round((now - self._filled) * MAX_PER_SECOND))
         self._filled, self.due = now, now + REFILL
+
+    def leaves_out(self, now: float) -> bool:
+        """Return whether messages are left out: there was none left in the last quarter of a second."""
+        return (self.left <= 0 or self._left_out) and now < self.due + REFILL
 
     def add(self, now: float, source: Source, direction: Direction, kind: str, status: str | None, text: str) -> None:
         """Add a message, whatever is left. If ``kind`` is empty, its type is read when somebody looks."""

@@ -163,7 +163,7 @@ class SessionWatch:
                 last = None
                 if (direction == "sent") is self._is_manager:
                     accepted = self._unanswered.pop(message)
-                    if accepted is not None:
+                    if accepted is not None and (self._curves.left > 0 or self._readings.wanted):
                         self._readings.add(accepted, self._clock())
             if not ok:
                 self._refused(direction, message, last)

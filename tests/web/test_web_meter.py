@@ -16,6 +16,7 @@ from s2connect.messages.envelope import Message
 from s2connect.messages.general import CommodityQuantity, PowerMeasurement, PowerValue
 from s2connect.session.acknowledgements import Acknowledgements
 from s2connect.session.latencies import BOUNDS, STEPS, WINDOW, Latencies
+from s2connect.session.observers import Direction
 from s2connect.web.facts import MAX_REFUSALS
 from s2connect.web.meter import OTHER, STEP, Meter, Rate
 from s2connect.web.power import MAX_TEXT as MAX_MEASUREMENT
@@ -139,12 +140,13 @@ def test_the_ring_keeps_a_bounded_number_a_second_and_says_so() -> None:
             ring.add(now, PEER, "received", "Type", None, str(number))
             kept += 1
     assert kept == pytest.approx(len(ring.entries) + 10 * MAX_PER_SECOND, abs=2 * REFILL * MAX_PER_SECOND)
-    assert ring.leaving_out
+    assert ring.leaves_out(now)
+    assert not ring.leaves_out(now + 2 * REFILL), "nothing more has come"
     assert [one.number for one in ring.newest_first()][:3] == [kept, kept - 1, kept - 2]
     assert now - next(iter(ring.entries))[0] >= 4.0, "they are of some seconds, not of a moment"
     ring.refill(now + 10.0)
     ring.refill(now + 20.0)
-    assert not ring.leaving_out
+    assert not ring.leaves_out(now + 20.0)
     assert ring.left == ring.entries.maxlen, "a conversation that begins is kept wholly"
 
 
@@ -260,6 +262,19 @@ def test_of_a_fleet_that_measures_all_the_time_some_are_read_of_each_device_and_
     assert all(len(points) == 3 for points in found.values()), "each has each of its points"
     last = found[looked][-1]
     assert (last[1], last[2], last[3]) == (400.0, 599.0, 599.0), "nothing is left out where somebody looks"
+
+
+@pytest.mark.parametrize(("measurements", "answers"), [("sent", "received"), ("received", "sent")])
+def test_measurements_that_are_answered_later_cost_no_more(measurements: Direction, answers: Direction) -> None:
+    journal, clock = Journal(), Clock()
+    watch = SessionWatch(Meter("k", "t"), journal, measurements, clock)
+    for _ in range(2 * READS_PER_SECOND):
+        given = [measurement((L1, 1.0)), measurement((L1, 2.0))]
+        for one in given:
+            watch.note(measurements, one)
+        for one in given:
+            watch.note(answers, Message("", "ReceptionStatus", None, one.id, "OK"))
+    assert journal.curves.left >= 0
 
 
 def test_a_few_devices_are_read_wholly() -> None:

@@ -114,5 +114,13 @@ async def test_a_hundred_endpoints_of_a_stranger_keep_nobody_from_being_asked_an
         assert (first.instance, first.paired, second.instance) == ("charger", True, "evil-150")
 
 
+async def test_a_stranger_whose_url_changes_all_the_time_leaves_nothing_behind() -> None:
+    async with Endpoint.open(config=config(Role.CEM)) as endpoint:
+        neighbours = Neighbours(endpoint)
+        neighbours._due = {BaseUrl(f"https://evil-{number}.local/pairing/") for number in range(50)}
+        neighbours._forget({BaseUrl("https://evil-7.local/pairing/"), BaseUrl("https://evil-70.local/pairing/")})
+        assert neighbours._due == {BaseUrl("https://evil-7.local/pairing/")}
+
+
 def replace_id(node: NodeDescription) -> NodeDescription:
     return node.model_copy(update={"id": NodeId(uuid4())})
