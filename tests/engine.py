@@ -6,13 +6,13 @@ the image whose name it gets. Root is needed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -32,6 +32,8 @@ PROGRAMS = ("podman", "runc", "iptables")
 PACKAGES = ("base-files", "base-passwd", "ca-certificates", "coreutils", "dash", "libc-bin", "login", "passwd")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"))  # podman-compose
+LONGEST_RUN = 1800.0
+"""Seconds for which the network stays where whoever made it is killed."""
 _NOT_NEEDED = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/")
 
 _SETTINGS = {
@@ -118,10 +120,22 @@ class Engine:
     """Podman; use it with ``with``. Nothing of it stays on the machine."""
 
     def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="s2engine-"))
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6g,mode=700", "tmpfs", self.directory], check=True)
-        for name, text in _SETTINGS.items():
-            (self.directory / name).write_text(text.replace("DIRECTORY", str(self.directory)))
+        with contextlib.ExitStack() as stack:
+            self.directory = Path(tempfile.mkdtemp(prefix="s2engine-"))
+            stack.callback(self.directory.rmdir)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6g,mode=700", "tmpfs", self.directory], check=True)
+            stack.callback(self._unmount)
+            for name, text in _SETTINGS.items():
+                (self.directory / name).write_text(text.replace("DIRECTORY", str(self.directory)))
+            script = f"ip link set lo up && echo up && exec sleep {LONGEST_RUN:.0f}"
+            self._network = subprocess.Popen(
+                ["unshare", "--net", "sh", "-c", script], stdout=subprocess.PIPE, text=True
+            )
+            stack.callback(self._network.communicate)
+            stack.callback(self._network.kill)
+            assert self._network.stdout is not None
+            assert self._network.stdout.readline() == "up\n", "ip of iproute2 is needed"
+            self._resources = stack.pop_all()
         self._env = {
             "PATH": _PATH,
             "HOME": str(self.directory),
@@ -129,13 +143,6 @@ class Engine:
             "CONTAINERS_STORAGE_CONF": str(self.directory / "storage.conf"),
             "CONTAINERS_REGISTRIES_CONF": str(self.directory / "registries.conf"),
         }
-        self._network = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._network.stdout is not None
-        assert self._network.stdout.readline() == "up\n"
 
     def __enter__(self) -> Self:
         return self
@@ -143,15 +150,13 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
+        with self._resources:
             self.podman("rm", "--all", "--force", "--time", "1", check=False)
-        finally:
-            self._network.send_signal(signal.SIGKILL)
-            self._network.communicate()
-            for mounted in reversed(Path("/proc/self/mounts").read_text().splitlines()):
-                if (place := mounted.split()[1]) == str(self.directory) or place.startswith(f"{self.directory}/"):
-                    subprocess.run(["umount", "--lazy", place], check=False)
-            self.directory.rmdir()
+
+    def _unmount(self) -> None:
+        for mounted in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            if (place := mounted.split()[1]) == str(self.directory) or place.startswith(f"{self.directory}/"):
+                subprocess.run(["umount", "--lazy", place], check=False)
 
     def run(
         self,

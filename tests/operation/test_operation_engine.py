@@ -168,6 +168,16 @@ def check_compose(engine: Engine, place: Path) -> None:
         engine.run("podman-compose", "down", "--volumes", check=False, cwd=place)
 
 
+def test_an_engine_that_cannot_begin_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    require_engine()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tests.engine._SETTINGS", {"no/such/place": ""})
+    with pytest.raises(FileNotFoundError):
+        Engine()
+    assert not list(tmp_path.iterdir())
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+
+
 def test_the_add_on_is_built_and_sets_itself_up_in_its_data(engine: Engine, source: Path, tmp_path: Path) -> None:
     wheels, data = tmp_path / "wheels", tmp_path / "data"
     data.mkdir()
