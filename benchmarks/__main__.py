@@ -2,6 +2,7 @@
 
 python -m benchmarks [themes]                                measure, and print one table
 python -m benchmarks compare COMMIT_A [COMMIT_B] [themes]    compare two commits pair by pair
+python -m benchmarks sizing --rms N                          compute on paper what a fleet needs
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ THEMES: Final = (
     "herd",
 )
 """One file each, in the order of the table."""
+
+COMMANDS: Final = ("sizing",)
+"""Files with a command line of their own: the file's ``main``."""
 
 PEERS: Final = {"s2python": "s2-python", "s2auth": "s2auth", "aiomqtt": "aiomqtt"}
 """Environments of peers, and their packages."""
@@ -134,7 +138,11 @@ def read(sources: Sequence[Path]) -> tuple[str, list[Row], list[Any]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure or compare, and print."""
-    arguments = arguments_of(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] and argv[0] in COMMANDS:
+        found: int = importlib.import_module(f"benchmarks.{argv[0]}").main(argv[1:])
+        return found
+    arguments = arguments_of(argv)
     if arguments.compare:
         from benchmarks import pairwise, trees
 
