@@ -65,6 +65,7 @@ CORES = [
     "discovery/endpoint_table.py",
     "session/server_core.py",
     "session/client_core.py",
+    "session/ownership.py",
     "session/budget.py",
     "session/inbox.py",
     "session/answers.py",

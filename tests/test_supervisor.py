@@ -481,6 +481,10 @@ def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
 
 ELSEWHERE = {
     "presence": "endpoint/test_endpoint_postgresql.py",
+    **dict.fromkeys(
+        (f"instance-{what}" for what in ("hints", "review", "resync", "nodes", "links", "leases", "probe")),
+        "instances/test_instances_ownership.py",
+    ),
     "abandon-turn": "instances/test_instances_tasks.py",
     "shared-sweep": "instances/test_instances_tasks.py",
     "database-commit": "store/test_store_postgresql_database.py",

@@ -131,6 +131,7 @@ class EndpointConfig(BaseModel):
         instance: Name of this instance, if several share the database.
         drain_wait: Seconds, at most, for which an instance that was asked to end serves what was begun.
         drain_rate: Sessions a second that it then asks to connect to other instances.
+        store_outage_limit: Seconds for which sessions live on where the database is lost.
         advertise: Whether a LAN endpoint with a ``.local`` name is published by DNS-SD (DISC-02).
         server: Whether it runs a server at all; without one it hosts devices only, which wait at energy managers to be
             paired (ROLE-04, LP-01).
@@ -170,6 +171,7 @@ class EndpointConfig(BaseModel):
     instance: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")] | None = None
     drain_wait: Annotated[float, Field(ge=0, le=3600)] = 30.0
     drain_rate: Annotated[float, Field(gt=0, le=100_000)] = 100.0
+    store_outage_limit: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     advertise: bool = True
     server: bool = True
     wan_pairing_server: bool = False

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from s2connect._lazy import load_in_thread
 from s2connect.endpoint.state import EndpointState
@@ -21,6 +21,7 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.model.text import for_display
 from s2connect.session.answers import PermanentRefusals
 from s2connect.session.observers import Observer
+from s2connect.session.ownership import Claim
 from s2connect.session.server_core import UNKNOWN_TOKEN_INTERVAL, unknown_token_sentence
 from s2connect.session.session import Answerer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey
@@ -91,11 +92,12 @@ class _Pause:
 class LiveConnection:
     """Open connection with a peer, and the session on it if the application has one."""
 
-    __slots__ = ("connection", "pairing", "session", "since")
+    __slots__ = ("claim", "connection", "pairing", "session", "since")
 
-    def __init__(self, connection: Connection, pairing: Pairing) -> None:
+    def __init__(self, connection: Connection, pairing: Pairing, claim: Claim | None = None) -> None:
         self.connection = connection
         self.pairing = pairing
+        self.claim = claim  # of this instance, where there are several
         self.session: Session | None = None
         self.since = asyncio.get_running_loop().time()
 
@@ -131,6 +133,19 @@ def _check_for(check: Check, s2_version: str) -> Check:
     return check
 
 
+class Links(Protocol):
+    """Pairs to whose servers this instance connects, where there are several."""
+
+    def holds(self, key: PairKey) -> bool:
+        """Return whether this instance may connect."""
+
+    def want(self, key: PairKey) -> None:
+        """Take the link of a pair soon, unless another instance holds it, and call ``connect_pair`` then."""
+
+    def look(self) -> None:
+        """Take links soon that nobody holds, likewise."""
+
+
 class Arrivals(Generic[T]):
     """Sessions or connections of one node as they come up; an async iterator that ends when the endpoint closes."""
 
@@ -164,6 +179,7 @@ class ConnectionManager:
         self.started = asyncio.Event()  # set when the application takes connections, or all has closed
         self._connects = False
         self._closed = False
+        self.links: Links | None = None  # None: no other instance connects
         self._pauses: dict[NodeId, _Pause] = {}
         self._refusals: dict[NodeId, tuple[float, PermanentRefusals]] = {}
 
@@ -175,6 +191,10 @@ class ConnectionManager:
             return
         self.started.set()
         self._connects = connect
+        if self.links is not None and connect:
+            self.links.look()
+        if self.links is not None:
+            return
         for pairing in await self._state.store.pairings(self.node, role=CommunicationRole.CLIENT):
             self.connect(pairing)
 
@@ -249,11 +269,20 @@ class ConnectionManager:
 
     # Connections
 
-    def attach(self, connection: Connection, pairing: Pairing, *, queue: bool = True) -> LiveConnection:
-        """Queue a new connection for the application; watch it until its end. It replaces one of the pair (WS-06)."""
-        live = LiveConnection(connection, pairing)
-        old = self._live.pop(pairing.key.remote, None)
+    def attach(
+        self, connection: Connection, pairing: Pairing, *, queue: bool = True, claim: Claim | None = None
+    ) -> LiveConnection:
+        """Queue a new connection for the application; watch it until its end. It replaces one of the pair (WS-06).
+
+        Among several instances the one that was claimed last stays, also where it was opened first.
+        """
+        live = LiveConnection(connection, pairing, claim)
+        old = self._live.get(pairing.key.remote)
+        if old is not None and claim is not None and old.claim is not None and old.claim.is_newer(claim):
+            self._later(live.end("replaced by a new session"), "replace")
+            return live
         if old is not None:
+            del self._live[pairing.key.remote]
             self._later(old.end("replaced by a new session"), "replace")
         if self._closed:
             self._later(live.end("this endpoint is stopping"), "refuse")
@@ -308,6 +337,29 @@ class ConnectionManager:
                 connector.cancel()
         if (live := self._live.pop(remote, None)) is not None:
             self._later(live.end(reason, ask_to_reconnect=ask_to_reconnect), "end")
+
+    def live(self, remote: NodeId) -> LiveConnection | None:
+        """Return the open connection with a peer, if there is one."""
+        return self._live.get(remote)
+
+    def give_up(self, live: LiveConnection, reason: str, *, ask_to_reconnect: bool = False) -> None:
+        """End a connection in the background that another instance has now, or may have; its pairing stands."""
+        if self._live.get(live.pairing.key.remote) is live:
+            del self._live[live.pairing.key.remote]
+            self._later(live.end(reason, ask_to_reconnect=ask_to_reconnect), "end")
+
+    def lose_link(self, remote: NodeId, reason: str) -> None:
+        """Stop connecting to a peer and end the connection with it: another instance does that now."""
+        if (connector := self._connectors.pop(remote, None)) is not None:
+            connector.cancel()
+        live = self._live.get(remote)
+        if live is not None and live.pairing.communication_role is CommunicationRole.CLIENT:
+            self.give_up(live, reason)
+
+    def uses_link(self, remote: NodeId) -> bool:
+        """Return whether this instance connects to a peer, or is connected with it."""
+        connector = self._connectors.get(remote)
+        return remote in self._live or (connector is not None and not connector.done())
 
     async def end(self, remote: NodeId, reason: str) -> None:
         """End the session with a peer, if there is one, and stop connecting to it; returns when both is done."""
@@ -370,11 +422,26 @@ class ConnectionManager:
         """Keep connecting to the server of a pairing, if we are its client and sessions have started (REC-01)."""
         if not self._connects or self._closed or pairing.initiate_session_url is None:
             return
-        remote = pairing.key.remote
-        running = self._connectors.get(remote)
-        if running is not None and not running.done():
+        if self.links is not None and not self.links.holds(pairing.key):
+            self.links.want(pairing.key)
             return
-        key = pairing.key
+        self.connect_pair(pairing.key)
+
+    @property
+    def connects(self) -> bool:
+        """True if this node connects to the servers of its pairings by itself."""
+        return self._connects and not self._closed
+
+    def may_connect(self, key: PairKey) -> bool:
+        """Return whether it is this instance that connects to the server of a pair."""
+        return self.links is None or self.links.holds(key)
+
+    def connect_pair(self, key: PairKey) -> None:
+        """Keep connecting as :meth:`connect` does, to the server of a pairing that is read anew."""
+        remote = key.remote
+        running = self._connectors.get(remote)
+        if not self.connects or (running is not None and not running.done()):
+            return
         self._connectors[remote] = self._state.supervisor.keep(lambda: self.keep_connected(key), "connector", remote)
 
     async def pause(self, pairing: Pairing, delay: float, *, ends_when_seen: bool = True) -> bool:

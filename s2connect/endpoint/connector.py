@@ -7,8 +7,9 @@ import logging
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
-from s2connect.endpoint.connections import ConnectionManager
+from s2connect.endpoint.connections import ConnectionManager, LiveConnection
 from s2connect.endpoint.pairings import Pairings
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import (
@@ -18,6 +19,7 @@ from s2connect.errors import (
     NotReachable,
     PeerBusy,
     S2ConnectError,
+    SessionRefused,
     StorageError,
 )
 from s2connect.events import SessionFailed
@@ -50,14 +52,14 @@ class Connector:
         """Connect to the server of a pairing whenever there is no connection, until the pairing is over."""
         current_peer.set(key.remote)  # of this task
         backoff = Backoff()
-        while True:
+        while self.connections.may_connect(key):
             # An unconfirmed pairing is settled first; it stands or falls with the first answer (PAIRC-06).
             changes = self._pairings.changes(key.local)
             pairing = self._next_of(await self._state.store.pairings_of(key))
             if pairing is None:
                 return
             try:
-                opened = await self._open(pairing, changes, publish=True)
+                live = await self._attached(await self._open(pairing, changes, publish=True))
             except NoLongerPaired:
                 return
             except AccessRefused as error:
@@ -71,9 +73,8 @@ class Connector:
                 if await self.connections.pause(pairing, delay):
                     backoff.established()
                 continue
-            if opened is None:
+            if live is None:
                 continue
-            live = self.connections.attach(*opened)
             self._succeeded(pairing.key.remote)
             chance = random.random()  # noqa: S311 - spreads load, guards nothing
             end = await live.ended()
@@ -87,15 +88,42 @@ class Connector:
     async def open(self, remote: NodeId) -> Connection:
         """Connect to the server of a pairing once, now; errors as of ``Node.open``."""
         key = PairKey(self.connections.node, remote)
+        ownership = self._pairings.ownership
+        if ownership is not None and not await ownership.acquire(key):
+            raise SessionRefused("Another instance of this endpoint has the session with this peer.", reason="Other")
         while True:
             changes = self._pairings.changes(key.local)
             pairing = self._next_of(await self._state.store.pairings_of(key))
             if pairing is None:
                 raise NotPaired(f"There is no pairing with {remote} in which this node connects to it.")
-            if (opened := await self._open(pairing, changes)) is not None:
-                self.connections.attach(*opened, queue=False)
+            live = await self._attached(await self._open(pairing, changes), queue=False)
+            if live is not None:
+                if ownership is not None:
+                    live.connection.at_close(partial(ownership.let_go, key))
                 self._succeeded(remote)
-                return opened[0]
+                return live.connection
+
+    async def _attached(
+        self, opened: tuple[Connection, Pairing] | None, *, queue: bool = True
+    ) -> LiveConnection | None:
+        """Register a connection, which this instance claims where there are several; None where there is none."""
+        if opened is None:
+            return None
+        connection, pairing = opened
+        ownership = self._pairings.ownership
+        if ownership is None:
+            return self.connections.attach(connection, pairing, queue=queue)
+        try:
+            claim = await ownership.claim(pairing)
+        except BaseException:
+            await connection.close(GOING_AWAY)
+            raise
+        if claim is None:
+            await connection.close(GOING_AWAY)
+            return None
+        live = self.connections.attach(connection, pairing, queue=queue, claim=claim)
+        await ownership.check(pairing.key)
+        return live
 
     def _next_of(self, pairings: Sequence[Pairing]) -> Pairing | None:
         """Return the pairing of a pair to connect with next: an unconfirmed one first, once its attempt is over."""

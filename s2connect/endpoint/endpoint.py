@@ -19,6 +19,7 @@ from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.draining import drain
 from s2connect.endpoint.hosted import described, find_node, with_aliases
 from s2connect.endpoint.instances import join
+from s2connect.endpoint.mqtt import mqtt_transport
 from s2connect.endpoint.node import Node
 from s2connect.endpoint.pairing import CodeStatus, PairingManager
 from s2connect.endpoint.pairings import Pairings
@@ -28,13 +29,7 @@ from s2connect.endpoint.settings import Settings
 from s2connect.endpoint.state import EndpointState
 from s2connect.endpoint.stopping import until_signal
 from s2connect.endpoint.storage import open_storage
-from s2connect.errors import (
-    ConfigurationError,
-    NotPaired,
-    NotReachable,
-    StorageError,
-    UsageError,
-)
+from s2connect.errors import ConfigurationError, NotPaired, NotReachable, StorageError, UsageError
 from s2connect.events import EventStream, Unpaired
 from s2connect.model.common import MQTT, WEBSOCKET, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
@@ -106,7 +101,10 @@ class Endpoint:
         )
         self._connections: dict[NodeId, ConnectionManager] = {}
         self._on_session: Callable[[Session], None] | None = None
+        self._on_nodes: Callable[[Sequence[Node]], None] | None = None
         self._pairings = Pairings(state, self._connections, self._client)
+        if self._pairings.ownership is not None:
+            self._pairings.ownership.prepare(self._nodes_changed, self._pairings.settle_unconfirmed, alone=not serve)
         self._pairing = PairingManager(state, self._pairings, certificates)
         self._server: Server | None = None
         self._lan: LocalNetwork | None = None
@@ -209,6 +207,8 @@ class Endpoint:
         if self._lan is not None:
             self._lan.start(served=self._server is not None)
         await self._pairings.settle_unconfirmed()
+        if self._serve and self._pairings.ownership is not None:
+            self._pairings.ownership.start()
         if self._serve and (doubt := self._certificates.doubt()) is not None:
             self._state.notice("clock", doubt)
         if self.config.deployment is Deployment.WAN and self.config.is_own_ca and self._serve:
@@ -222,32 +222,17 @@ class Endpoint:
         """Start what the nodes name and is not there yet. Names that nothing stands for are passed over."""
         names = {name for node in nodes for name in node.communication_protocols} - self._transports.keys()
         if self.mqtt is None and (self.config.mqtt is not None or MQTT in names):
-            await self._start_mqtt()
+            self.mqtt = self._transports[MQTT] = await mqtt_transport(self._state)
+            self.mqtt.start()
         for name in names - {MQTT}:
             transport = await asyncio.to_thread(installed_transport, name, self.config)
             if transport is not None:
                 self._transports[name] = transport
 
-    async def _start_mqtt(self) -> None:
-        """Start sessions over MQTT: over our own broker if one is configured, otherwise over those that peers name."""
-        from s2connect.transports.mqtt.transport import MqttTransport
-
-        settings = None
-        if self.config.mqtt is not None:
-            settings = await asyncio.to_thread(self.config.mqtt.complete, self.config.host)
-        self.mqtt = self._transports[MQTT] = MqttTransport(
-            settings,
-            role_of=lambda node: self._state.local.nodes[node].description.role,
-            guest_context=lambda: wan_client_context(self.config.trust_anchors),
-            addresses_of=self._state.resolver.resolve if self.config.connects_to_internet_only else None,
-            failures=self.supervisor.failures,
-            on_suspicion=lambda sentence: self._state.notice("broker_client_id", sentence),
-        )
-        self.mqtt.start()
-
     async def _add_node(self, local: LocalNode) -> Node:
         connections = self._connections[local.id] = ConnectionManager(self._state, local.id)
         connections.on_session = self._on_session
+        connections.links = self._pairings.ownership
         connector = Connector(self._state, connections, self._pairings, self._client)
         node = self.nodes[local.id] = Node(self._state, self._pairing, self._pairings, connector, self._lan)
         await self._pairing.restore_static_code(local)
@@ -259,6 +244,8 @@ class Endpoint:
             await self._lan.withdraw()
         await asyncio.gather(*(c.close() for c in self._connections.values()))
         await self._pairings.close()
+        if self._pairings.ownership is not None:
+            await self._pairings.ownership.close()
         await self.supervisor.close()
         for name, transport in self._transports.items():
             try:
@@ -344,6 +331,24 @@ class Endpoint:
         if self._lan is not None and self._state.ready:
             self._lan.nodes_changed()
         return list(ended.values())
+
+    async def _nodes_changed(self) -> None:
+        """Take over the nodes that another instance has added, changed or removed."""
+        async with self._settings.lock:
+            if (config := await self._settings.reread_nodes()) == self.config:
+                return
+            await self._start_transports(config.nodes)
+            self._settings.apply(config)
+        for node in [node for node in self.nodes if node not in self._state.local.nodes]:
+            del self.nodes[node]
+            await self._connections[node].close()
+        added = [await self._add_node(node) for node in self._state.local.nodes.values() if node.id not in self.nodes]
+        if self._on_nodes is not None:
+            self._on_nodes(added)
+
+    def watch_nodes(self, on_nodes: Callable[[Sequence[Node]], None] | None) -> None:
+        """Call ``on_nodes`` when another instance has changed the nodes, with those that are new; None for nobody."""
+        self._on_nodes = on_nodes
 
     async def describe_node(self, node: NodeConfig) -> None:
         """Change the description of a node. The errors are those of :meth:`describe_nodes`."""
@@ -465,6 +470,11 @@ class Endpoint:
     def has_server(self) -> bool:
         """True if it has a server for others: not a device that only connects, and not what was opened without."""
         return self._serve and self.config.server
+
+    @property
+    def is_store_lost(self) -> bool:
+        """True if the database that instances share did not answer when it was tried last."""
+        return self._pairings.ownership is not None and self._pairings.ownership.is_store_lost
 
     @property
     def is_ready(self) -> bool:

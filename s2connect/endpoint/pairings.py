@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from s2connect.endpoint.connections import ConnectionManager
+from s2connect.endpoint.ownership import InstanceOwnership
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import NotPaired, PairingReplaced, S2ConnectError, StorageError, UsageError
 from s2connect.events import Paired, PairingFailed, Unpaired, UnpairedBy
@@ -21,6 +22,7 @@ from s2connect.model.secret import AccessToken
 from s2connect.model.text import for_display
 from s2connect.pairing.interface import OtherWayRound
 from s2connect.session.http_client import SessionClient
+from s2connect.session.ownership import Claim
 from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
 from s2connect.session.shared import MemorySessions, SharedOfferingSessions, SharedSessions
 from s2connect.store.base import GONE, Pairing, PairKey, Replaced
@@ -34,6 +36,12 @@ T = TypeVar("T")
 
 AGREEMENT = 15.0
 """Seconds for which an unconfirmed pairing in the store counts as one that another instance is agreeing on."""
+
+FOREIGN_ATTEMPT = 30.0
+"""Seconds for which an unconfirmed pairing counts as being agreed on at another instance."""
+
+MAX_MADE_HERE = 1000
+"""Unconfirmed pairings that are remembered as those of this instance."""
 
 FAREWELL_TIMEOUT = 15.0
 """Seconds for the ``unpair`` at the server of a replaced pairing."""
@@ -54,6 +62,7 @@ class Pairings:
     Attributes:
         shared: State of session initiation; it forgets pairs whose pairing has changed.
         offers: The same, where several instances share the offers of connections.
+        ownership: Sessions and links of this instance; None where it is the only one.
     """
 
     def __init__(
@@ -63,9 +72,13 @@ class Pairings:
         self.offers: SharedOfferingSessions | None = None
         if state.shared is not None:
             self.shared = self.offers = state.shared.sessions(state.websocket_url, state.supervisor)
+        self.ownership: InstanceOwnership | None = None
+        if state.shared is not None:
+            self.ownership = InstanceOwnership(state, state.shared.owners(), connections)
         self._state = state
         self._connections = connections
         self._client = client
+        self._made_here: OrderedDict[PairKey, float] = OrderedDict()  # unconfirmed pairings, by when they were made
         self._locks: dict[NodeId, asyncio.Lock] = {}
         self._pair_locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[PairKey, _Attempt] = {}
@@ -142,6 +155,9 @@ class Pairings:
         lock = self._pair_lock(pairing.key)
         await lock.acquire()
         self._under_way[pairing.key] = _Attempt(pairing, token, lock)
+        self._made_here[pairing.key] = pairing.paired_at
+        if len(self._made_here) > MAX_MADE_HERE:
+            self._made_here.popitem(last=False)
         try:
             await self._whole(pairing.key.local, lambda: self._state.store.save_pairing(pairing, token))
         except BaseException:
@@ -204,7 +220,11 @@ class Pairings:
     def is_under_way(self, pairing: Pairing) -> bool:
         """Return whether the attempt that agreed on a pairing has not ended yet: no session may use its token."""
         attempt = self._under_way.get(pairing.key)
-        return attempt is not None and attempt.pairing.is_same(pairing)
+        if attempt is not None and attempt.pairing.is_same(pairing):
+            return True
+        if self.ownership is None or pairing.confirmed or self._made_here.get(pairing.key) == pairing.paired_at:
+            return False
+        return time.time() - pairing.paired_at < FOREIGN_ATTEMPT  # at another instance
 
     def _pair_lock(self, key: PairKey) -> asyncio.Lock:
         """Return the lock of a pair: ends of attempts must not overlap, so that both sides keep the same last one."""
@@ -268,9 +288,15 @@ class Pairings:
         await self.drop(pairing)
 
     async def settle_unconfirmed(self) -> None:
-        """At the start: drop unconfirmed pairings whose client does not come (PAIRC-06)."""
+        """At the start: drop unconfirmed pairings whose client does not come (PAIRC-06).
+
+        Where there are several instances, again and again: those that agreed on them may be gone.
+        """
         for pairing in await self._state.store.pairings(role=CommunicationRole.SERVER, confirmed=False):
-            self._wait_for_proof(pairing)
+            if self.ownership is None:
+                self._wait_for_proof(pairing)
+            elif not self.is_under_way(pairing) and time.time() - pairing.paired_at > FOREIGN_ATTEMPT:
+                await self.drop(pairing)
 
     # Unpairing
 
@@ -408,8 +434,16 @@ class Pairings:
     def changes(self, node: NodeId) -> int:
         return self._connections[node].drops
 
-    async def opened(self, connection: Connection, pairing: Pairing, changes: int) -> None:
+    async def opened(self, connection: Connection, pairing: Pairing, changes: int, claim: Claim | None = None) -> None:
         connections = self._connections.get(pairing.key.local)
+        if self.ownership is not None:
+            claim = claim or await self.ownership.claim(pairing)
+            if connections is not None and claim is not None:
+                connections.attach(connection, pairing, claim=claim)
+                # The pairing may have ended meanwhile, or another instance taken the session.
+                await self.ownership.check(pairing.key)
+                return
+            connections = None
         standing: Pairing | None = pairing
         while connections is not None and standing is not None:
             if connections.drops == changes:

@@ -36,7 +36,7 @@ class OffersOfInstances:
 
     async def take(self, key: str) -> tuple[ConnectionInfo, Callable[[Connection], None]] | None:
         taken = await self._offers.take(key)
-        return None if taken is None else (taken.info, partial(self._session.arrived, taken.pairing))
+        return None if taken is None else (taken.info, partial(self._session.arrived, taken))
 
 
 class Server(HttpsServer):
@@ -63,6 +63,7 @@ class Server(HttpsServer):
             else None,
             shared=config.store is not None and shared_port() is not None,
         )
+        self.shares_store = state.shared is not None
 
         def binding(request: web.Request) -> bytes:
             """Return F or D of HMAC-02 for the connection of a request."""

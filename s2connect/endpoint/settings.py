@@ -50,6 +50,12 @@ class SharedNodes:
         """
         return await self._change(config, lambda known: known, new=config.nodes)
 
+    async def reread(self, config: EndpointConfig) -> EndpointConfig:
+        """Return settings with the nodes as they are in the database now. Raises as :meth:`read`."""
+        rows = await self._rows.read()
+        nodes = [NodeConfig.model_validate_json(settings) for settings in rows.values() if settings is not None]
+        return config if tuple(nodes) == config.nodes else with_nodes(config, nodes)
+
     async def change(
         self, config: EndpointConfig, change: Callable[[Sequence[NodeConfig]], Sequence[NodeConfig]]
     ) -> EndpointConfig:
@@ -123,6 +129,14 @@ class Settings:
             config = with_nodes(self._state.config, changed(self._state.config.nodes))
             if self._home is not None:
                 await self._write(self._home, (await self._stored()).model_copy(update={"nodes": config.nodes}))
+        self.apply(config)
+
+    async def reread_nodes(self) -> EndpointConfig:
+        """Return the settings in force, with the nodes that other instances have changed; the caller applies them."""
+        return self._state.config if self._nodes is None else await self._nodes.reread(self._state.config)
+
+    def apply(self, config: EndpointConfig) -> None:
+        """Put settings in force."""
         self._state.config, self._state.local = config, config.endpoint()
 
     async def change(self, change: Callable[[EndpointConfig], EndpointConfig]) -> None:

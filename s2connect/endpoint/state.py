@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,8 +19,9 @@ from s2connect.pairing.code import PairingToken
 from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.shared import SharedPairing
+from s2connect.session.ownership import Claim, SessionRow
 from s2connect.session.shared import SharedOfferingSessions
-from s2connect.store.base import Store, Vault
+from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.supervisor import FailureLog, Supervisor
 
 if TYPE_CHECKING:  # psycopg is an extra
@@ -46,6 +47,58 @@ class SharedState(Protocol):
         supervisor: Supervisor,
     ) -> SharedOfferingSessions:
         """Return pending tokens and offers; ``websocket_url`` returns where their connections come."""
+
+    def owners(self) -> SharedOwners:
+        """Return the owners of sessions and links."""
+
+
+class SharedOwners(Protocol):
+    """Owners of sessions and links, for one of several instances (see ``session/ownership.py``).
+
+    All methods may raise :class:`~s2connect.errors.StorageUnavailable`; those that write may have written then.
+
+    Attributes:
+        instance: Name of this instance.
+    """
+
+    instance: str
+
+    async def listen(self, on_hint: Callable[[str], None], on_connected: Callable[[], None]) -> None:
+        """Call ``on_hint`` with the hints of other instances until cancelled.
+
+        ``on_connected`` is called whenever hints come from now on: those before may have been lost. Hints are
+        ``pairing LOCAL REMOTE``, ``nodes`` and ``links``.
+        """
+
+    async def probe(self) -> None:
+        """Raise StorageUnavailable if the database does not answer."""
+
+    async def claim(self, pairing: Pairing) -> Claim | None:
+        """Make this instance the owner of a pairing's session; None where the pairing is no more."""
+
+    async def rows(self, keys: Collection[PairKey]) -> Mapping[PairKey, Sequence[SessionRow]]:
+        """Return the owners of pairs, of some hundred at most."""
+
+    async def owned(self) -> list[Claim]:
+        """Return the claims of this instance as they are stored, whether it has the sessions or not."""
+
+    async def disown(self, claims: Collection[Claim]) -> None:
+        """Note that the sessions of claims have ended."""
+
+    async def claim_links(self, nodes: Collection[NodeId], wanted: Collection[PairKey], most: int) -> list[PairKey]:
+        """Take links of nodes that nobody holds; unconfirmed pairings that are young only where they are ``wanted``."""
+
+    async def claim_link(self, key: PairKey) -> bool:
+        """Take one link, if nobody else holds it."""
+
+    async def renew_links(self, keys: Collection[PairKey]) -> set[PairKey]:
+        """Lengthen leases; return those that are lengthened."""
+
+    async def release_links(self, keys: Collection[PairKey]) -> None:
+        """Give links up."""
+
+    async def share_of_links(self, nodes: Collection[NodeId]) -> int:
+        """Return how many links each of the living instances would have."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -90,6 +90,7 @@ class HttpsServer:
         self._host = host
         self._shared = shared
         self.port = port
+        self.shares_store = False  # with other servers: where it fails, a 503 says to come again
         self._limiter = AddressLimiter()
         self._bearers = AddressLimiter(burst=BEARER_BURST, refill=BEARER_REFILL)
         self._app = web.Application(client_max_size=MAX_BODY_BYTES + 1, middlewares=[self._guard])
@@ -220,6 +221,9 @@ class HttpsServer:
         except ConnectionError:
             return web.Response(status=400)  # the client has disconnected
         except StorageError as error:
+            if self.shares_store:  # the loss is reported once, and other instances or a later attempt may have it
+                _log.debug("%s failed: %s", request.path, error)
+                return self.too_busy()
             _log.error("%s failed: %s", request.path, error)  # the reason is enough for a full disk
             return web.Response(status=500)
         except Exception:

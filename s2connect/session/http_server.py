@@ -28,6 +28,7 @@ from s2connect.model.session_init import (
     SessionErrorReason,
     Unpair,
 )
+from s2connect.session.ownership import Claim
 from s2connect.session.server_core import (
     Accepted,
     Activation,
@@ -38,7 +39,7 @@ from s2connect.session.server_core import (
     refusal,
     with_unknown_token,
 )
-from s2connect.session.shared import MemorySessions, SharedSessions
+from s2connect.session.shared import MemorySessions, SharedSessions, TakenOffer
 from s2connect.store.base import Pairing, PairKey, Store
 from s2connect.supervisor import Supervisor
 from s2connect.transports.base import INTERNAL_ERROR, Connection, ConnectionInfo, Transport
@@ -68,8 +69,11 @@ class SessionManager(Protocol):
     def changes(self, node: NodeId) -> int:
         """Return a number that is another one once a pairing of the node has ended or was replaced."""
 
-    async def opened(self, connection: Connection, pairing: Pairing, changes: int) -> None:
-        """Take over the connection of a client that presented a token of a pairing, which stood at these changes."""
+    async def opened(self, connection: Connection, pairing: Pairing, changes: int, claim: Claim | None = None) -> None:
+        """Take over the connection of a client that presented a token of a pairing, which stood at these changes.
+
+        ``claim`` is that of this instance to the session, where it has one already.
+        """
 
     async def unpaired_by_peer(self, pairing: Pairing) -> None:
         """Unpair for the communication client: remove the pairing with a tombstone, close the session (SES-05)."""
@@ -208,9 +212,10 @@ class SessionService:
         self._supervisor.spawn(self._await_client(offer.connection, activation.pairing, changes), "offer", key.remote)
         return offer.details
 
-    def arrived(self, pairing: Pairing, connection: Connection) -> None:
+    def arrived(self, taken: TakenOffer, connection: Connection) -> None:
         """Hand over a connection of a shared offer, if its pairing still stands."""
-        self._supervisor.spawn(self._hand_over(connection, pairing, UNKNOWN_CHANGES), "offer", pairing.key.remote)
+        work = self._hand_over(connection, taken.pairing, UNKNOWN_CHANGES, taken.claim)
+        self._supervisor.spawn(work, "offer", taken.pairing.key.remote)
 
     async def _await_client(self, arriving: asyncio.Future[Connection], pairing: Pairing, changes: int) -> None:
         current_peer.set(pairing.key.remote)  # of this task
@@ -222,10 +227,12 @@ class SessionService:
             raise
         await self._hand_over(connection, pairing, changes)
 
-    async def _hand_over(self, connection: Connection, pairing: Pairing, changes: int) -> None:
+    async def _hand_over(
+        self, connection: Connection, pairing: Pairing, changes: int, claim: Claim | None = None
+    ) -> None:
         current_peer.set(pairing.key.remote)  # of this task
         try:
-            await self._manager.opened(connection, pairing, changes)
+            await self._manager.opened(connection, pairing, changes, claim)
         except BaseException:
             await connection.close(INTERNAL_ERROR)
             raise

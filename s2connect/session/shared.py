@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from s2connect.model.secret import AccessToken
 from s2connect.model.session_init import CommunicationDetails
+from s2connect.session.ownership import Claim
 from s2connect.session.server_core import Activation, SessionServer
 from s2connect.store.base import Pairing, PairKey
 from s2connect.transports.base import ConnectionInfo
@@ -52,6 +53,10 @@ class TakenOffer(Protocol):
     @property
     def pairing(self) -> Pairing:
         """The pairing it is for."""
+
+    @property
+    def claim(self) -> Claim | None:
+        """The claim of this instance to the session."""
 
 
 class SharedOfferingSessions(SharedSessions, Protocol):

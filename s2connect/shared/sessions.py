@@ -17,7 +17,9 @@ from s2connect.model.common import WEBSOCKET, NodeId
 from s2connect.model.secret import TOKEN_BYTES, AccessToken, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
+from s2connect.session.ownership import Claim
 from s2connect.session.server_core import VERSION, Activation, SessionServer
+from s2connect.shared.ownership import claimed
 from s2connect.shared.pairing import CLOCK, swept
 from s2connect.store.base import Pairing, PairKey, token_digest
 from s2connect.store.effects import held_back
@@ -46,12 +48,17 @@ _ADD_OFFER: Final = f"""
 """Connections of earlier offers would displace the session that comes of this one."""
 
 
+class _Used(Exception):
+    """Others have used the offer, or ended its pairing, while it was taken: nothing of that stays."""
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Offer that was used up: the connection to accept, and the pairing it is for."""
+    """Offer that was used up: the connection to accept, the pairing it is for, and who owns its session then."""
 
     info: ConnectionInfo
     pairing: Pairing
+    claim: Claim | None
 
 
 class PostgresqlSessions:
@@ -190,22 +197,32 @@ class PostgresqlSessions:
         return await self._database.read("read", count)
 
     async def take(self, key: str) -> Taken | None:
-        """Use an offer up, at one instance only. None where there is none (any more), or its pairing has ended."""
+        try:
+            return await self._take(key)
+        except _Used:
+            return None
+
+    async def _take(self, key: str) -> Taken | None:
+        """Use an offer up, at one instance only, which owns the session from then on.
+
+        None where there is none (any more), or its pairing has ended.
+        """
+        open_offer = f"FROM offer WHERE digest = %s AND expires > {CLOCK}"
         async with self._database.transaction() as within:
-            row = await within.row(
-                f"DELETE FROM offer WHERE digest = %s AND expires > {CLOCK} RETURNING *",  # noqa: S608 - constants
-                (digest(key),),
-            )
+            row = await within.row(f"SELECT * {open_offer}", (digest(key),))
             if row is None:
                 return None
             pair = PairKey(NodeId(row["local"]), NodeId(row["remote"]))
+            owned = await claimed(within.connection, pair, row["paired_at"], self._database.instance)
             standing = await self._rows.select(
                 within.connection, f"WHERE {SAME}", (*pair_values(pair), row["paired_at"])
             )
-        if not standing:
-            return None
+            used = await within.row(f"DELETE {open_offer} RETURNING 1 AS used", (digest(key),))
+            if owned is None or not standing or used is None:
+                raise _Used
+            claim = Claim(pair, row["paired_at"], self._database.instance, owned["generation"])
         info = ConnectionInfo(WEBSOCKET, pair.local, pair.remote, row["s2_version"], row["address"])
-        return Taken(info, standing[0]["pairing"])
+        return Taken(info, standing[0]["pairing"], claim)
 
     # Expiry
 

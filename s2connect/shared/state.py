@@ -10,6 +10,7 @@ from typing import Final
 from s2connect.model.url import WebSocketUrl
 from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.server_core import PairingServer
+from s2connect.shared.ownership import PostgresqlOwners
 from s2connect.shared.pairing import PostgresqlPairing, StaticToken
 from s2connect.shared.sessions import PostgresqlSessions
 from s2connect.store.postgresql.database import Database
@@ -58,6 +59,10 @@ class PostgresqlShared:
         shared = PostgresqlSessions(self._database, self._rows, websocket_url)
         supervisor.keep(lambda: _keep_swept(shared.sweep), "shared-sweep")
         return shared
+
+    def owners(self) -> PostgresqlOwners:
+        """Return the owners of sessions and links."""
+        return PostgresqlOwners(self._database, self._database.instance)
 
 
 async def _keep_swept(sweep: Callable[[], Awaitable[None]]) -> None:

@@ -123,6 +123,7 @@ class Instance:
         for node in own.nodes:
             live[node] = ConnectionManager(self.state, node)
             Connector(self.state, live[node], self.pairings, client)
+            live[node].links = self.pairings.ownership
         self.connections = live
         self.pairing = PairingManager(self.state, self.pairings, None)  # type: ignore[arg-type]  # no certificates
         self.pairing.server.delay = 0.0 if shared is None else 0.02

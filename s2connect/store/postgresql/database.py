@@ -137,6 +137,7 @@ class Database:
         """Use :meth:`open` instead."""
         self.url = check_url(url)
         self.shown = shown(url)
+        self.instance = instance
         self._parameters = parameters(url, instance)
         self.failures = FailureLog()
         self._tasks = Supervisor("s2connect", self.failures)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from s2connect.model.common import NodeId
 from s2connect.store.postgresql.database import Database, Transaction
+from s2connect.store.postgresql.listening import CHANNEL, notify
 
 __all__ = ["NodeRows"]
 
@@ -38,13 +39,15 @@ class NodeRows:
         async def within(transaction: Transaction) -> Nodes:
             await transaction.execute("LOCK TABLE node IN SHARE ROW EXCLUSIVE MODE")
             before = await _read(transaction)
-            for node, settings in change(before).items():
-                if node not in before or before[node] != settings:
-                    await transaction.execute(
-                        "INSERT INTO node (id, settings) VALUES (%s, %s)"
-                        " ON CONFLICT (id) DO UPDATE SET settings = excluded.settings",
-                        (UUID(bytes=node.bytes), settings),
-                    )
+            changed = {n: s for n, s in change(before).items() if n not in before or before[n] != s}
+            if changed:
+                await notify(transaction, CHANNEL, "nodes")
+            for node, settings in changed.items():
+                await transaction.execute(
+                    "INSERT INTO node (id, settings) VALUES (%s, %s)"
+                    " ON CONFLICT (id) DO UPDATE SET settings = excluded.settings",
+                    (UUID(bytes=node.bytes), settings),
+                )
             return await _read(transaction)
 
         return await self._database.run("write", within)

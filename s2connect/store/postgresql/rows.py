@@ -33,6 +33,7 @@ from s2connect.store.base import (
 )
 from s2connect.store.columns import read_endpoint, read_tokens, write_tokens
 from s2connect.store.postgresql.database import Transaction
+from s2connect.store.postgresql.listening import channel_of, notify
 from s2connect.store.postgresql.pool import Connection, Row
 from s2connect.store.postgresql.sealing import Sealer
 
@@ -133,10 +134,7 @@ class PairingRows:
             digest, issued_at = token_digest(tokens[0]), pairing.paired_at
         else:
             sealed = self._seal(pairing, tokens)
-        await transaction.execute(
-            f"DELETE FROM pairing WHERE {PAIR} AND confirmed = %s",  # noqa: S608 - constants
-            (*pair_values(pairing.key), pairing.confirmed),
-        )
+        await self._delete(transaction, f"{PAIR} AND confirmed = %s", (*pair_values(pairing.key), pairing.confirmed))
         if pairing.confirmed:
             await self._supersede(transaction, pairing.key, replaced)
         await transaction.execute(INSERT_PAIRING, (*columns(pairing), sealed, digest, issued_at))
@@ -153,7 +151,7 @@ class PairingRows:
         if row["confirmed"]:
             return None
         replaced = await self._others(transaction, pairing.key) if alone else []
-        await transaction.execute(f"DELETE FROM pairing WHERE {PAIR} AND confirmed", pair_values(pairing.key))  # noqa: S608 - constants
+        await self._delete(transaction, f"{PAIR} AND confirmed", pair_values(pairing.key))
         await transaction.execute(f"UPDATE pairing SET confirmed = true WHERE {SAME}", same_values(pairing))  # noqa: S608 - constants
         await self._supersede(transaction, pairing.key, replaced)
         return replaced
@@ -163,10 +161,18 @@ class PairingRows:
     ) -> bool:
         """See :meth:`Store.remove_pairing` and :meth:`Store.drop_unconfirmed`."""
         only = " AND NOT confirmed" if unconfirmed_only else ""
-        cursor = await transaction.execute(f"DELETE FROM pairing WHERE {SAME}{only}", same_values(pairing))  # noqa: S608 - constants
-        if cursor.rowcount > 0 and tombstone:
+        removed = await self._delete(transaction, f"{SAME}{only}", same_values(pairing))
+        if removed and tombstone:
             await self._bury(transaction, [pairing.key])
-        return cursor.rowcount > 0
+        return removed
+
+    async def _delete(self, transaction: Transaction, which: str, values: Sequence[object]) -> bool:
+        """Delete pairings, and hint at that to the owners of their sessions. Return whether there were any."""
+        rows = await transaction.rows(f"DELETE FROM pairing WHERE {which} RETURNING local, remote, owner", values)  # noqa: S608 - constants
+        for row in rows:
+            if row["owner"] is not None:
+                await notify(transaction, channel_of(row["owner"]), f"pairing {row['local']} {row['remote']}")
+        return bool(rows)
 
     async def _lock_node(self, transaction: Transaction, key: PairKey) -> None:
         """Let one transaction at a time make pairings of our node."""
@@ -188,7 +194,7 @@ class PairingRows:
     async def _supersede(self, transaction: Transaction, key: PairKey, replaced: Sequence[Replaced]) -> None:
         await transaction.execute(f"DELETE FROM tombstone WHERE {PAIR}", pair_values(key))  # noqa: S608 - constants
         for other in replaced:
-            await transaction.execute(f"DELETE FROM pairing WHERE {SAME}", same_values(other.pairing))  # noqa: S608 - constants
+            await self._delete(transaction, SAME, same_values(other.pairing))
         await self._bury(transaction, [other.pairing.key for other in replaced])
 
     async def _bury(self, transaction: Transaction, keys: Sequence[PairKey]) -> None:

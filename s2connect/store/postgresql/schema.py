@@ -196,5 +196,22 @@ _SHARED = Migration(
     ),
 )
 
-MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED)
+_LINKS = Migration(
+    expand=(
+        # Which instance connects to the server of a pairing. Logged: an empty table would let a second one connect
+        # while the first still does.
+        """
+        CREATE TABLE link (
+            local uuid NOT NULL,
+            remote uuid NOT NULL,
+            owner text NOT NULL,
+            until timestamptz NOT NULL,
+            PRIMARY KEY (local, remote)
+        ) WITH (fillfactor = 50)
+        """,
+        "CREATE INDEX pairing_client ON pairing (local) WHERE communication_role = 'client'",
+    ),
+)
+
+MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS)
 """All migrations of this program, oldest first. What has been released is never changed."""

@@ -1,0 +1,393 @@
+"""Ownership of sessions and links by this instance, where several serve one endpoint on one database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from itertools import islice
+from typing import Final, TypeVar
+from uuid import UUID
+
+from s2connect.endpoint.connections import ConnectionManager, LiveConnection
+from s2connect.endpoint.state import EndpointState, SharedOwners
+from s2connect.errors import StorageError
+from s2connect.model.common import NodeId
+from s2connect.model.roles import CommunicationRole
+from s2connect.session.ownership import (
+    LINK_RENEWAL,
+    PROBE_EVERY,
+    RESYNC_EVERY,
+    Claim,
+    Leases,
+    Outage,
+    Standing,
+    invalid,
+)
+from s2connect.store.base import Pairing, PairKey
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AT_ONCE: Final = 200
+"""Pairs whose owners are read with one statement."""
+
+AGAIN_AFTER: Final = 1.0
+"""Seconds until something is tried again for which the database was not there."""
+
+CLAIM_EVERY: Final = 3.0
+"""Seconds between two looks for links that nobody holds."""
+
+LINKS_AT_ONCE: Final = 200
+"""Most links that an instance takes in one go, so that others get theirs."""
+
+IDLE_LINK: Final = 60.0
+"""Seconds after which a link is given up that is not used."""
+
+CLOSE_WITHIN: Final = 3.0
+"""Seconds for the last word to the database when the endpoint closes."""
+
+LOST: Final = "the database of this endpoint is lost"
+"""Reason for closing sessions whose owner nobody knows any more."""
+
+
+class InstanceOwnership:
+    """Sessions and links of this instance, and the tasks that keep to the rows of the database."""
+
+    def __init__(
+        self, state: EndpointState, shared: SharedOwners, connections: Mapping[NodeId, ConnectionManager]
+    ) -> None:
+        self._on_nodes: Callable[[], Awaitable[None]] = _nothing
+        self._on_resync: Callable[[], Awaitable[None]] = _nothing
+        self._state = state
+        self._shared = shared
+        self._connections = connections
+        self._started = False
+        self._now = asyncio.get_running_loop().time
+        self._outage = Outage(state.config.store_outage_limit, now=self._now())
+        self._leases = Leases()
+        self._since: dict[PairKey, float] = {}  # when each link was taken
+        self._wanted: set[PairKey] = set()
+        self._share: tuple[float, int] | None = None
+        self._doubtful: set[PairKey] = set()
+        self._unused: set[Claim] = set()  # claims that are stored, and had no session at the last look
+        self._doubt, self._resync, self._links, self._nodes = (asyncio.Event() for _ in range(4))
+
+    @property
+    def is_store_lost(self) -> bool:
+        """True if the database did not answer when it was tried last."""
+        return self._outage.is_lost
+
+    def prepare(
+        self, on_nodes: Callable[[], Awaitable[None]], on_resync: Callable[[], Awaitable[None]], *, alone: bool
+    ) -> None:
+        """Set what is called when nodes may have changed, and when all is read again: both may raise StorageError.
+
+        ``alone`` is an endpoint that is no instance of its name, such as that of a command beside a service.
+        """
+        self._on_nodes, self._on_resync = on_nodes, on_resync
+        if alone:
+            self._shared.instance = f"{self._shared.instance}~{secrets.token_hex(4)}"
+
+    def start(self) -> None:
+        """Begin the tasks, which end with the supervisor. Idempotent."""
+        if self._started:
+            return
+        self._started = True
+        supervisor = self._state.supervisor
+        supervisor.keep(lambda: self._shared.listen(self._hinted, self._listening), "instance-hints")
+        supervisor.keep(self._keep_reviewing, "instance-review")
+        supervisor.keep(self._keep_resyncing, "instance-resync")
+        supervisor.keep(self._keep_nodes, "instance-nodes")
+        supervisor.keep(self._keep_links, "instance-links")
+        supervisor.keep(self._keep_leases, "instance-leases")
+        supervisor.keep(self._keep_probing, "instance-probe")
+
+    async def close(self) -> None:
+        """Give up what this instance holds, once its sessions have ended, so that others go on with it at once."""
+        held = self._leases.held()
+        for key in held:
+            self._leases.released(key)
+        if not self._started or self._is_another():
+            return
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN):
+                if held:
+                    await self._shared.release_links(held)
+                await self._shared.disown(await self._shared.owned())
+        except (StorageError, TimeoutError) as error:
+            _log.info("what this instance held runs out by itself: %s", error)
+
+    def _is_another(self) -> bool:
+        """Return whether another process is the instance of this name now, to which the rows belong."""
+        return self._state.presence is not None and self._state.presence.is_lost
+
+    # Sessions
+
+    async def claim(self, pairing: Pairing) -> Claim | None:
+        """Make this instance the owner of a pairing's session; None where the pairing is no more.
+
+        Register the connection with the claim then, and :meth:`check` it. Raises StorageUnavailable.
+        """
+        return await self._shared.claim(pairing)
+
+    async def check(self, key: PairKey) -> None:
+        """Read the rows of a pair again whose connection has just been registered, and end it where they say so."""
+        try:
+            await self._review([key])
+        except StorageError as error:
+            _log.info("the owner of a session is read later: %s", error)
+            self._look_at([key])
+
+    def _look_at(self, keys: Iterable[PairKey]) -> None:
+        self._doubtful.update(keys)
+        self._doubt.set()
+
+    async def _review(self, keys: Collection[PairKey]) -> None:
+        """End the sessions of pairs that are another's now."""
+        live = [one for key in keys if (one := self._live(key)) is not None and one.claim is not None]
+        if not live:
+            return
+        rows = await self._shared.rows([one.pairing.key for one in live])
+        for claim, how in invalid([one.claim for one in live if one.claim is not None], rows):
+            one = self._live(claim.key)
+            if one is not None and one.claim == claim:  # not a later one
+                self._end(one, how)
+
+    def _live(self, key: PairKey) -> LiveConnection | None:
+        connections = self._connections.get(key.local)
+        return None if connections is None else connections.live(key.remote)
+
+    def _end(self, live: LiveConnection, how: Standing) -> None:
+        key, connections = live.pairing.key, self._connections[live.pairing.key.local]
+        server = live.pairing.communication_role is CommunicationRole.SERVER
+        _log.info("the session of %s with %s ends here: %s", key.local, key.remote, how.value)
+        if how is Standing.TAKEN:
+            connections.give_up(live, how.value)
+        else:
+            connections.drop(
+                key.remote,
+                how.value,
+                ask_to_reconnect=server and how is Standing.ENDED,
+                keep_connecting=how is Standing.REPLACED,
+            )
+
+    # Hints
+
+    def _listening(self) -> None:
+        self._resync.set()
+
+    def _hinted(self, hint: str) -> None:
+        match hint.split():
+            case ["pairing", local, remote]:
+                with contextlib.suppress(ValueError):
+                    self._look_at([PairKey(NodeId(UUID(local)), NodeId(UUID(remote)))])
+            case ["nodes"]:
+                self._nodes.set()
+            case ["links"]:
+                self._links.set()
+
+    async def _keep_reviewing(self) -> None:
+        while True:
+            await self._doubt.wait()
+            self._doubt.clear()
+            keys, self._doubtful = self._doubtful, set()
+            try:
+                for some in _batches(keys):
+                    await self._review(some)
+            except StorageError as error:
+                _log.debug("owners are read later: %s", error)
+                self._look_at(keys)
+                await asyncio.sleep(AGAIN_AFTER)
+
+    async def _keep_nodes(self) -> None:
+        while True:
+            await self._nodes.wait()
+            self._nodes.clear()
+            try:
+                await self._on_nodes()
+            except StorageError as error:
+                _log.debug("the nodes are read later: %s", error)
+                self._nodes.set()
+                await asyncio.sleep(AGAIN_AFTER)
+
+    async def _keep_resyncing(self) -> None:
+        while True:
+            await _woken(self._resync, RESYNC_EVERY * random.uniform(0.8, 1.0))  # noqa: S311 - spreads load
+            try:
+                await self._read_all()
+            except StorageError as error:
+                _log.debug("all is read again later: %s", error)
+
+    async def _read_all(self) -> None:
+        self._nodes.set()
+        self._links.set()
+        claims = self._claims()
+        for some in _batches(claim.key for claim in claims):
+            await self._review(some)
+        claims = self._claims()
+        unused = set(await self._shared.owned()) - set(claims)
+        # One of them may be a claim whose connection is just being registered; at the next look it is.
+        if (ended := unused & self._unused) and not self._is_another():
+            await self._shared.disown(ended)
+        self._unused = unused - ended
+        await self._on_resync()
+
+    def _claims(self) -> list[Claim]:
+        return [
+            one.claim
+            for connections in list(self._connections.values())
+            for one in connections.peers().values()
+            if one.claim is not None
+        ]
+
+    # Links
+
+    def holds(self, key: PairKey) -> bool:
+        """Return whether this instance may connect to the server of a pairing."""
+        return self._leases.holds(key, now=self._now())
+
+    def want(self, key: PairKey) -> None:
+        """Take the link of a pair soon, unless another instance holds it."""
+        self._wanted.add(key)
+        self._links.set()
+
+    def look(self) -> None:
+        """Look for links soon: more nodes connect."""
+        self._share = None
+        self._links.set()
+        self.start()
+
+    async def acquire(self, key: PairKey) -> bool:
+        """Take the link of a pair now; return whether this instance holds it. Raises StorageUnavailable."""
+        if self.holds(key):
+            return True
+        asked_at = self._now()
+        if not await self._shared.claim_link(key):
+            return False
+        self._take([key], asked_at)
+        return True
+
+    def let_go(self, key: PairKey) -> None:
+        """Give the link of a pair up, whose connection has ended and is not opened again by itself."""
+        if not self._is_used(key) and self._leases.released(key):
+            self._state.supervisor.spawn(self._shared.release_links([key]), "link", expected=logging.DEBUG)
+
+    def _take(self, keys: Collection[PairKey], asked_at: float) -> None:
+        self._leases.granted(keys, asked_at=asked_at)
+        self._since.update(dict.fromkeys(keys, asked_at))
+
+    def _is_used(self, key: PairKey) -> bool:
+        connections = self._connections.get(key.local)
+        return connections is not None and connections.uses_link(key.remote)
+
+    async def _keep_links(self) -> None:
+        renew_at = self._now() + LINK_RENEWAL
+        while True:
+            await _woken(self._links, CLAIM_EVERY * random.uniform(0.7, 1.0))  # noqa: S311 - spreads load
+            try:
+                if self._now() >= renew_at:
+                    renew_at = self._now() + LINK_RENEWAL
+                    await self._renew_links()
+                await self._claim_links()
+            except StorageError as error:
+                _log.debug("links are looked at later: %s", error)
+                await asyncio.sleep(AGAIN_AFTER)
+
+    async def _renew_links(self) -> None:
+        idle = [
+            key
+            for key in self._leases.held()
+            if not self._is_used(key) and self._now() - self._since.get(key, 0.0) > IDLE_LINK
+        ]
+        for key in idle:
+            self._leases.released(key)
+        if idle:
+            await self._shared.release_links(idle)
+        held = self._leases.held()
+        for some in _batches(held):
+            asked_at = self._now()
+            kept = await self._shared.renew_links(some)
+            for key in self._leases.renewed(some, kept, asked_at=asked_at):
+                self._lose(key, "another instance has the link")
+        self._since = {key: since for key, since in self._since.items() if key in set(held)}
+
+    async def _claim_links(self) -> None:
+        wanted, self._wanted = self._wanted, set()
+        asked_at = self._now()
+        granted = [key for key in wanted if await self._shared.claim_link(key)]
+        nodes = [node for node, connections in self._connections.items() if connections.connects]
+        if nodes:
+            if self._share is None or asked_at - self._share[0] > RESYNC_EVERY:
+                self._share = asked_at, await self._shared.share_of_links(nodes)
+            share = self._share[1]
+            # What is more than its share is taken slowly: those that it belongs to have the time to come.
+            most = max(1, share // 20, share - len(self._leases) - len(granted))
+            granted += await self._shared.claim_links(nodes, wanted, min(most, LINKS_AT_ONCE))
+        self._take(granted, asked_at)
+        for key in granted:
+            if (connections := self._connections.get(key.local)) is not None:
+                connections.connect_pair(key)
+        if len(granted) >= LINKS_AT_ONCE:
+            self._links.set()
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(AGAIN_AFTER)
+            for key in self._leases.expired(now=self._now()):
+                self._lose(key, "the lease of the link is over")
+
+    def _lose(self, key: PairKey, reason: str) -> None:
+        _log.info("%s no longer connects to %s: %s", key.local, key.remote, reason)
+        if (connections := self._connections.get(key.local)) is not None:
+            connections.lose_link(key.remote, reason)
+
+    # The database
+
+    async def _keep_probing(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_EVERY)
+            asked_at = self._now()
+            try:
+                await self._shared.probe()
+            except StorageError as error:
+                if self._outage.failed():
+                    limit = f"{self._outage.limit:.0f} s"
+                    _log.error("the database is lost; sessions go on for %s: %s", limit, error)
+                    self._state.notice("store_lost", f"{error} Nothing new is taken; sessions go on for {limit}.")
+                self._end_orphans()
+            else:
+                if self._outage.answered(now=asked_at):
+                    _log.warning("the database answers again")
+                    self._state.notice("store_back", "The database answers again.")
+                    self._resync.set()
+
+    def _end_orphans(self) -> None:
+        """End all sessions where the database has been lost for too long: they may be another instance's now."""
+        if not self._outage.is_over_limit(now=self._now()):
+            return
+        for connections in list(self._connections.values()):
+            for live in connections.peers().values():
+                server = live.pairing.communication_role is CommunicationRole.SERVER
+                connections.give_up(live, LOST, ask_to_reconnect=server)
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def _woken(event: asyncio.Event, within: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            await event.wait()
+    event.clear()
+
+
+def _batches(items: Iterable[T]) -> Iterable[list[T]]:
+    each = iter(items)
+    while some := list(islice(each, AT_ONCE)):
+        yield some

@@ -1,0 +1,153 @@
+"""Ownership of sessions where several instances serve one endpoint, without I/O: who keeps a session, and for how long.
+
+The row of a pairing names the instance that holds its session, and a generation that each takeover raises. Whoever is
+not both has to close its session. An instance looks at the row after it has registered a connection, and whenever it
+may have changed: so a takeover that it did not hear of while it opened the connection is seen then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from s2connect.store.base import PairKey
+
+LINK_LEASE: Final = 30.0
+"""Seconds for which an instance may connect to the server of a pairing, from the moment it has asked for that."""
+
+LINK_RENEWAL: Final = 10.0
+"""Seconds between two renewals."""
+
+PROBE_EVERY: Final = 5.0
+"""Seconds between two looks whether the database answers."""
+
+RESYNC_EVERY: Final = 30.0
+"""Seconds between two readings of all rows that an instance has sessions for, where no hint has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Claim of an instance to the session of a pairing: valid while the row has its owner and generation."""
+
+    key: PairKey
+    paired_at: float
+    owner: str
+    generation: int
+
+    def is_newer(self, other: Claim) -> bool:
+        """Return whether this claim was made after another of the same pair."""
+        return (self.paired_at, self.generation) > (other.paired_at, other.generation)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """Owner of the session of one pairing, as it is stored. A pair may have a second, unconfirmed pairing."""
+
+    paired_at: float
+    owner: str | None
+    generation: int
+
+
+class Standing(Enum):
+    """Standing of a claim: the value is the reason for closing its session."""
+
+    VALID = ""
+    TAKEN = "the session goes on at another instance"
+    REPLACED = "paired anew"
+    ENDED = "unpaired"
+
+
+def standing(claim: Claim, rows: Iterable[SessionRow]) -> Standing:
+    """Return the standing of a claim by the rows of its pair."""
+    rows = list(rows)
+    for row in rows:
+        if row.paired_at == claim.paired_at:
+            is_valid = (row.owner, row.generation) == (claim.owner, claim.generation)
+            return Standing.VALID if is_valid else Standing.TAKEN
+    return Standing.REPLACED if rows else Standing.ENDED
+
+
+def invalid(claims: Iterable[Claim], rows: Mapping[PairKey, Collection[SessionRow]]) -> list[tuple[Claim, Standing]]:
+    """Return the claims that count no more, by the rows of their pairs."""
+    found = ((claim, standing(claim, rows.get(claim.key, ()))) for claim in claims)
+    return [(claim, how) for claim, how in found if how is not Standing.VALID]
+
+
+class Leases:
+    """Links of one instance: pairs to whose servers it alone connects, each until its lease is over.
+
+    The lease in the database begins when that has the request; here it begins when the request is made, so it is over
+    here first. Times are those of a clock that never goes back.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[PairKey, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def held(self) -> list[PairKey]:
+        """Return the pairs, also those whose lease may be over."""
+        return list(self._until)
+
+    def holds(self, key: PairKey, *, now: float) -> bool:
+        """Return whether this instance may connect."""
+        return now < self._until.get(key, now)
+
+    def granted(self, keys: Iterable[PairKey], *, asked_at: float) -> None:
+        """Add leases, or lengthen them, that were asked for at that time."""
+        for key in keys:
+            self._until[key] = asked_at + LINK_LEASE
+
+    def renewed(self, asked: Iterable[PairKey], kept: Collection[PairKey], *, asked_at: float) -> list[PairKey]:
+        """Lengthen the leases that the database has kept; return those that it has given to others meanwhile."""
+        lost = [key for key in asked if key not in kept and self._until.pop(key, None) is not None]
+        self.granted((key for key in kept if key in self._until), asked_at=asked_at)
+        return lost
+
+    def released(self, key: PairKey) -> bool:
+        """Give a lease up; return whether there was one."""
+        return self._until.pop(key, None) is not None
+
+    def expired(self, *, now: float) -> list[PairKey]:
+        """Drop the leases that are over, and return their pairs."""
+        over = [key for key, until in self._until.items() if until <= now]
+        for key in over:
+            del self._until[key]
+        return over
+
+
+class Outage:
+    """Time for which the database has not answered. Sessions live on for a while, and end after that.
+
+    Args:
+        limit: Seconds.
+        now: Time at which the database has answered.
+    """
+
+    def __init__(self, limit: float, *, now: float) -> None:
+        self.limit = limit
+        self._answered = now
+        self._failing = False
+
+    @property
+    def is_lost(self) -> bool:
+        """True if the last look got no answer."""
+        return self._failing
+
+    def answered(self, *, now: float) -> bool:
+        """Note an answer; return whether that ends an outage."""
+        was, self._failing = self._failing, False
+        self._answered = max(self._answered, now)
+        return was
+
+    def failed(self) -> bool:
+        """Note that there was no answer; return whether that begins an outage."""
+        was, self._failing = self._failing, True
+        return not was
+
+    def is_over_limit(self, *, now: float) -> bool:
+        """Return whether sessions have to end: nobody knows any more whose they are."""
+        return self._failing and now - self._answered >= self.limit

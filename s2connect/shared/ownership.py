@@ -1,0 +1,232 @@
+"""Owners of sessions and links in PostgreSQL, and hints between the instances.
+
+A claim is one statement: generation, owner, and the hint to the former owner become durable together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from s2connect.model.common import NodeId
+from s2connect.model.roles import CommunicationRole
+from s2connect.session.ownership import LINK_LEASE, Claim, SessionRow
+from s2connect.store.base import Pairing, PairKey
+from s2connect.store.postgresql.database import Connection, Database, Row
+from s2connect.store.postgresql.instances import ALIVE
+from s2connect.store.postgresql.listening import CHANNEL, channel_of, listen
+from s2connect.store.postgresql.rows import SAME, pair_values
+
+AT_ONCE: Final = 500
+"""Rows that one statement reads or changes at most, so that the event loop is not held up for long."""
+
+SETTLED_AFTER: Final = 30.0
+"""Seconds after which an unconfirmed pairing has no attempt any more, at no instance."""
+
+_CLAIM: Final = f"""
+    WITH former AS MATERIALIZED (SELECT sequence, owner FROM pairing WHERE {SAME} FOR UPDATE),
+    taken AS (
+        UPDATE pairing SET generation = generation + 1, owner = %s FROM former
+        WHERE pairing.sequence = former.sequence RETURNING generation, former.owner AS former
+    )
+    SELECT generation, CASE WHEN former != %s THEN pg_notify(%s || former, %s)::text END FROM taken
+"""  # noqa: S608 - constants
+
+_PAIRS: Final = "SELECT * FROM unnest(%s::uuid[], %s::uuid[])"
+
+_CLAIM_LINKS: Final = """
+    WITH free AS MATERIALIZED (
+        SELECT pairing.local, pairing.remote FROM pairing LEFT JOIN link USING (local, remote)
+        WHERE communication_role = %(client)s AND pairing.local = ANY(%(nodes)s)
+        AND (confirmed OR paired_at < extract(epoch FROM clock_timestamp()) - %(settled)s
+            OR (pairing.local, pairing.remote) IN (SELECT * FROM unnest(%(locals)s::uuid[], %(remotes)s::uuid[])))
+        AND (link.until IS NULL OR link.until <= clock_timestamp())
+        LIMIT %(most)s FOR UPDATE OF pairing SKIP LOCKED
+    )
+    INSERT INTO link (local, remote, owner, until)
+    SELECT DISTINCT local, remote, %(me)s, clock_timestamp() + make_interval(secs => %(lease)s) FROM free
+    ON CONFLICT (local, remote) DO UPDATE SET owner = excluded.owner, until = excluded.until
+    WHERE link.until <= clock_timestamp()
+    RETURNING local, remote
+"""
+
+_SHARE: Final = f"""
+    SELECT count(*) AS links, (SELECT count(*) FROM instance WHERE {ALIVE} AND NOT draining) AS alive
+    FROM pairing WHERE communication_role = %s AND local = ANY(%s)
+"""  # noqa: S608 - constants
+
+
+class PostgresqlOwners:
+    """The contract of :class:`~s2connect.endpoint.state.SharedOwners` in PostgreSQL.
+
+    Args:
+        database: The database.
+        instance: Name of this instance.
+    """
+
+    def __init__(self, database: Database, instance: str) -> None:
+        self.instance = instance
+        self._database = database
+
+    async def listen(self, on_hint: Callable[[str], None], on_connected: Callable[[], None]) -> None:
+        """Call ``on_hint`` with the hints of other instances until cancelled. See :func:`listen`."""
+        await listen(self._database, [CHANNEL, channel_of(self.instance)], on_hint, on_connected)
+
+    async def probe(self) -> None:
+        """Raise StorageUnavailable if the database does not answer."""
+
+        async def look(connection: Connection) -> None:
+            await connection.execute("SELECT 1")
+
+        await self._database.read("reach", look)
+
+    # Sessions
+
+    async def claim(self, pairing: Pairing) -> Claim | None:
+        """Make this instance the owner of a pairing's session; None where the pairing is no more."""
+
+        async def claim(connection: Connection) -> Row | None:
+            return await claimed(connection, pairing.key, pairing.paired_at, self.instance)
+
+        # Once only: where its answer was lost, another instance may have taken the session meanwhile.
+        row = await self._database.once("write", claim)
+        return None if row is None else Claim(pairing.key, pairing.paired_at, self.instance, row["generation"])
+
+    async def rows(self, keys: Collection[PairKey]) -> Mapping[PairKey, Sequence[SessionRow]]:
+        """Return the owners of pairs; a pair without a pairing has none. At most :data:`AT_ONCE` at a time."""
+        values = _columns(keys)
+
+        async def read(connection: Connection) -> list[Row]:
+            cursor = await connection.execute(
+                f"SELECT local, remote, paired_at, owner, generation FROM pairing WHERE (local, remote) IN ({_PAIRS})",  # noqa: S608 - constants
+                values,
+            )
+            return await cursor.fetchall()
+
+        found: dict[PairKey, list[SessionRow]] = {}
+        for row in await self._database.read("read", read):
+            entry = SessionRow(row["paired_at"], row["owner"], row["generation"])
+            found.setdefault(_key(row), []).append(entry)
+        return found
+
+    async def owned(self) -> list[Claim]:
+        """Return the claims of this instance as they are stored, whether it has the sessions or not."""
+
+        async def read(connection: Connection) -> list[Row]:
+            statement = "SELECT local, remote, paired_at, generation FROM pairing WHERE owner = %s"
+            return await (await connection.execute(statement, (self.instance,))).fetchall()
+
+        rows = await self._database.read("read", read)
+        return [Claim(_key(row), row["paired_at"], self.instance, row["generation"]) for row in rows]
+
+    async def disown(self, claims: Collection[Claim]) -> None:
+        """Note that the sessions of claims have ended, where nobody else has taken them."""
+        values = (
+            *_columns([claim.key for claim in claims]),
+            [claim.paired_at for claim in claims],
+            [claim.generation for claim in claims],
+            self.instance,
+        )
+
+        async def write(connection: Connection) -> None:
+            await connection.execute(
+                "UPDATE pairing SET owner = NULL FROM"
+                " unnest(%s::uuid[], %s::uuid[], %s::float8[], %s::bigint[]) AS ended (local, remote, paired_at, gen)"
+                " WHERE pairing.local = ended.local AND pairing.remote = ended.remote"
+                " AND pairing.paired_at = ended.paired_at AND generation = gen AND owner = %s",
+                values,
+            )
+
+        await self._database.read("write", write)
+
+    # Links
+
+    async def claim_links(self, nodes: Collection[NodeId], wanted: Collection[PairKey], most: int) -> list[PairKey]:
+        """Take links of nodes that nobody holds; unconfirmed pairings that are young only where they are ``wanted``."""
+        locals_, remotes = _columns(wanted)
+        values = {
+            "client": CommunicationRole.CLIENT.value,
+            "nodes": [UUID(bytes=node.bytes) for node in nodes],
+            "settled": SETTLED_AFTER,
+            "locals": locals_,
+            "remotes": remotes,
+            "most": most,
+            "me": self.instance,
+            "lease": LINK_LEASE,
+        }
+
+        async def take(connection: Connection) -> list[Row]:
+            return await (await connection.execute(_CLAIM_LINKS, values)).fetchall()
+
+        # Where the answer was lost the lease runs out, and is taken anew.
+        return [_key(row) for row in await self._database.once("write", take)]
+
+    async def claim_link(self, key: PairKey) -> bool:
+        """Take one link, if nobody else holds it."""
+        values = (*pair_values(key), self.instance, LINK_LEASE, self.instance)
+
+        async def take(connection: Connection) -> bool:
+            cursor = await connection.execute(
+                "INSERT INTO link (local, remote, owner, until)"
+                " VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s))"
+                " ON CONFLICT (local, remote) DO UPDATE SET owner = excluded.owner, until = excluded.until"
+                " WHERE link.until <= clock_timestamp() OR link.owner = %s",
+                values,
+            )
+            return cursor.rowcount > 0
+
+        return await self._database.once("write", take)
+
+    async def renew_links(self, keys: Collection[PairKey]) -> set[PairKey]:
+        """Lengthen leases that are not over; return those that are lengthened."""
+
+        async def renew(connection: Connection) -> list[Row]:
+            cursor = await connection.execute(
+                "UPDATE link SET until = clock_timestamp() + make_interval(secs => %s)"  # noqa: S608 - constants
+                f" WHERE (local, remote) IN ({_PAIRS}) AND owner = %s AND until > clock_timestamp()"
+                " RETURNING local, remote",
+                (LINK_LEASE, *_columns(keys), self.instance),
+            )
+            return await cursor.fetchall()
+
+        return {_key(row) for row in await self._database.read("write", renew)}
+
+    async def release_links(self, keys: Collection[PairKey]) -> None:
+        """Give links up, and hint at that."""
+
+        async def release(connection: Connection) -> None:
+            await connection.execute(
+                f"WITH gone AS (DELETE FROM link WHERE (local, remote) IN ({_PAIRS}) AND owner = %s RETURNING 1)"  # noqa: S608
+                " SELECT pg_notify(%s, 'links') FROM (SELECT count(*) AS count FROM gone) AS any WHERE count > 0",
+                (*_columns(keys), self.instance, CHANNEL),
+            )
+
+        await self._database.read("write", release)
+
+    async def share_of_links(self, nodes: Collection[NodeId]) -> int:
+        """Return how many links each of the living instances would have."""
+
+        async def count(connection: Connection) -> Row | None:
+            values = (CommunicationRole.CLIENT.value, [UUID(bytes=node.bytes) for node in nodes])
+            return await (await connection.execute(_SHARE, values)).fetchone()
+
+        row = await self._database.read("read", count)
+        assert row is not None
+        return -(-int(row["links"]) // max(1, int(row["alive"])))
+
+
+async def claimed(connection: Connection, key: PairKey, paired_at: float, instance: str) -> Row | None:
+    """Make an instance the owner of a pairing's session, and hint at that to the former one; None without pairing."""
+    hint = f"pairing {key.local} {key.remote}"
+    values = (*pair_values(key), paired_at, instance, instance, channel_of(""), hint)
+    return await (await connection.execute(_CLAIM, values)).fetchone()
+
+
+def _columns(keys: Collection[PairKey]) -> tuple[list[UUID], list[UUID]]:
+    values = [pair_values(key) for key in keys]
+    return [local for local, _ in values], [remote for _, remote in values]
+
+
+def _key(row: Mapping[str, Any]) -> PairKey:
+    return PairKey(NodeId(row["local"]), NodeId(row["remote"]))

@@ -1,0 +1,248 @@
+"""A session belongs to one of several instances: whoever takes it, the others close theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from s2connect.endpoint import ownership
+from s2connect.store.base import PairKey
+from s2connect.store.postgresql import listening
+from tests.instances.instances import NODES, Instance, instances
+from tests.instances.test_instances_at_once import pair
+from tests.instances.test_instances_offers import CLIENT, come, offered, served
+from tests.waits import patience, until, within
+
+KEY = PairKey(NODES[0], CLIENT)
+
+
+def follow(several: Sequence[Instance]) -> None:
+    """Let instances follow each other's changes."""
+    for one in several:
+        assert one.pairings.ownership is not None
+        one.pairings.ownership.start()
+
+
+async def listening_all(url: str, count: int) -> None:
+    """Wait until so many instances listen."""
+    with psycopg.connect(url, autocommit=True) as connection:
+
+        def listeners() -> int:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND (query LIKE 'LISTEN %' OR query = 'SELECT 1')"
+            ).fetchone()
+            return 0 if row is None else int(row[0])
+
+        await until(lambda: listeners() >= count)
+
+
+def holders(several: Sequence[Instance]) -> list[int]:
+    return [number for number, one in enumerate(several) if CLIENT in one.connections[NODES[0]].peers()]
+
+
+async def connected(several: Sequence[Instance], port: int, access: str) -> tuple[ClientConnection, str]:
+    token, access = await offered(several, access)
+    client = await come(port, token)
+    assert isinstance(client, ClientConnection)
+    return client, access
+
+
+async def until_closed(client: ClientConnection) -> None:
+    """Wait for the end of a connection."""
+    async with within(10):
+        async for _ in client:
+            pass
+
+
+@pytest.mark.rule("WS-06")
+async def test_a_session_at_another_instance_ends_the_former_one_at_once(postgresql: str) -> None:
+    async with served(postgresql) as (several, ports, access):
+        follow(several)
+        await listening_all(postgresql, 3)
+        first, access = await connected(several, ports[0], access)
+        await until(lambda: holders(several) == [0])
+        second, access = await connected(several, ports[1], access)
+        began = time.monotonic()
+        await until_closed(first)
+        assert time.monotonic() - began < patience(0.4), "by a hint, and not at the next look"
+        assert first.close_reason == "the session goes on at another instance"
+        await until(lambda: holders(several) == [1])
+        third, access = await connected(several, ports[1], access)
+        await until_closed(second)
+        assert second.close_reason == "replaced by a new session"
+        assert holders(several) == [1]
+        await third.close()
+        await until(lambda: holders(several) == [])
+
+
+async def test_without_hints_it_ends_when_the_rows_are_read_again(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deaf(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async with served(postgresql) as (several, ports, access):
+        for one in several:
+            assert one.pairings.ownership is not None
+            monkeypatch.setattr(one.pairings.ownership._shared, "listen", deaf)
+        first, access = await connected(several, ports[0], access)
+        await until(lambda: holders(several) == [0])
+        second, access = await connected(several, ports[1], access)
+        await until(lambda: holders(several) == [0, 1])
+        monkeypatch.setattr(ownership, "RESYNC_EVERY", 0.2)
+        follow(several)
+        await until_closed(first)
+        assert holders(several) == [1]
+        await several[2].pairings.unpair(NODES[0], CLIENT)
+        await until_closed(second)
+
+
+@pytest.mark.rule("UNP-02")
+async def test_unpairing_at_one_instance_ends_the_session_at_another(postgresql: str) -> None:
+    async with served(postgresql) as (several, ports, access):
+        follow(several)
+        await listening_all(postgresql, 3)
+        client, _ = await connected(several, ports[0], access)
+        live = await several[0].connections[NODES[0]].next(connect=False)
+        assert live.claim is not None
+        began = time.monotonic()
+        await several[1].pairings.unpair(NODES[0], CLIENT)
+        await until_closed(client)
+        assert time.monotonic() - began < patience(0.4)
+        assert client.close_reason == "unpaired"
+
+
+async def test_pairing_anew_at_one_instance_ends_the_session_at_another(postgresql: str) -> None:
+    async with served(postgresql) as (several, ports, access):
+        follow(several)
+        await listening_all(postgresql, 3)
+        client, _ = await connected(several, ports[0], access)
+        await until(lambda: holders(several) == [0])
+        access = await pair(several[1:2], 1)
+        await until_closed(client)
+        assert client.close_reason == "paired anew"
+        again, _ = await connected(several, ports[2], access)
+        await until(lambda: holders(several) == [2])
+        await again.close()
+
+
+async def test_a_lost_listen_begins_again_and_what_was_missed_is_read(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "FIRST_PAUSE", 0.05)
+    async with served(postgresql) as (several, ports, access):
+        follow(several)
+        await listening_all(postgresql, 3)
+        client, _ = await connected(several, ports[0], access)
+        await until(lambda: holders(several) == [0])
+        with psycopg.connect(postgresql, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND query LIKE 'LISTEN %'"
+            )
+            connection.execute("DELETE FROM pairing")  # without a hint
+        async with within(5):
+            await until_closed(client)
+        assert client.close_reason == "unpaired"
+
+
+async def _take_over(several: Sequence[Instance], ports: Sequence[int], access: str, rounds: int) -> None:
+    """Come to all instances within a moment, with offers of which each later one voids those before."""
+    clients: list[ClientConnection] = []
+
+    async def one(port: int, token: str) -> None:
+        await asyncio.sleep(random.random() * 0.05)
+        client = await come(port, token)
+        if isinstance(client, ClientConnection):
+            clients.append(client)
+
+    for _ in range(rounds):
+        coming = []
+        for port in random.sample(list(ports), len(ports)):
+            token, access = await offered(several, access)
+            coming.append(asyncio.create_task(one(port, token)))
+            await asyncio.sleep(random.random() * 0.03)
+        await asyncio.gather(*coming)
+        await until(lambda: len(holders(several)) == 1)
+        rows = await several[0].pairings.ownership._shared.rows([KEY])  # type: ignore[union-attr]
+        (row,) = rows[KEY]
+        assert [several[number].store.database.instance for number in holders(several)] == [row.owner]  # type: ignore[attr-defined]
+        await until(lambda: sum(client.state.name == "OPEN" for client in clients) == 1)
+    for client in clients:
+        await client.close()
+
+
+async def test_after_takeovers_at_once_a_pair_has_one_session(postgresql: str) -> None:
+    async with served(postgresql) as (several, ports, access):
+        follow(several)
+        await _take_over(several, ports, access, 3)
+
+
+@pytest.mark.long
+async def test_after_hundreds_of_takeovers_at_once_a_pair_has_one_session(postgresql: str) -> None:
+    async with served(postgresql) as (several, ports, access):
+        follow(several)
+        await _take_over(several, ports, access, 100)
+
+
+async def test_what_no_session_belongs_to_any_more_is_given_up(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(postgresql) as (several, ports, access):
+        client, _ = await connected(several, ports[0], access)
+        owners = several[0].pairings.ownership
+        assert owners is not None
+        await until(lambda: holders(several) == [0])
+        await owners._read_all()
+        assert len(await owners._shared.owned()) == 1
+        await client.close()
+        await until(lambda: holders(several) == [])
+        await owners._read_all()
+        await owners._read_all()
+        assert await owners._shared.owned() == []
+
+
+async def test_the_tasks_of_an_instance_go_on_after_an_error(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PROBE_EVERY", "RESYNC_EVERY", "CLAIM_EVERY", "AGAIN_AFTER"):
+        monkeypatch.setattr(ownership, name, 0.05)
+    calls: Counter[str] = Counter()
+    async with instances(postgresql) as (one,):
+        owners = one.pairings.ownership
+        assert owners is not None
+
+        def fail_once(task: str, of: object, name: str) -> None:
+            work = getattr(of, name)
+
+            def fails(*arguments: Any, **more: Any) -> Any:
+                calls[task] += 1
+                if calls[task] == 1:
+                    raise RuntimeError("an error in this program")
+                return work(*arguments, **more)
+
+            monkeypatch.setattr(of, name, fails)
+
+        for task, of, name in (
+            ("instance-hints", owners._shared, "listen"),
+            ("instance-review", owners, "_review"),
+            ("instance-resync", owners, "_read_all"),
+            ("instance-nodes", owners, "_on_nodes"),
+            ("instance-links", owners, "_claim_links"),
+            ("instance-leases", owners._leases, "expired"),
+            ("instance-probe", owners._shared, "probe"),
+        ):
+            fail_once(task, of, name)
+        follow([one])
+        async with within(10):
+            while len(calls) < 7 or min(calls.values()) < 2:
+                owners._look_at([KEY])
+                await asyncio.sleep(0.02)
+        assert {one.state.supervisor.failures.counts[task] for task in calls} == {1}
