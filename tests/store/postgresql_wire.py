@@ -43,6 +43,10 @@ class Wire:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        with contextlib.suppress(asyncio.CancelledError):  # asyncio's server logs it as an error
+            await self._forward(reader, writer)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         to_reader, to_writer = await asyncio.open_unix_connection(self._upstream)
         back = asyncio.ensure_future(self._copy(to_reader, writer))
         try:
