@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from s2connect import RefuseMessage
+from s2connect.errors import S2ConnectError
 from s2connect.messages.envelope import read_message
 from s2connect.pairing.code import in_groups
+from s2connect.service.failures import exit_code
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "messages.md"
 
@@ -45,6 +48,22 @@ def test_the_code_about_messages_prints_what_it_says_and_the_rest_can_be_importe
     assert refusal.value.status == "TEMPORARY_ERROR"
 
     exec(plain, names)
+
+
+def leaves(of: type[S2ConnectError]) -> Iterator[type[S2ConnectError]]:
+    """Iterate over the errors of the library that have no further kinds below them."""
+    below = [one for one in of.__subclasses__() if one.__module__ == S2ConnectError.__module__]
+    for one in below:
+        yield from leaves(one)
+    if not below:
+        yield of
+
+
+@pytest.mark.parametrize("error", list(leaves(S2ConnectError)), ids=lambda error: str(error.__name__))
+def test_the_table_of_exit_codes_has_every_error(error: type[S2ConnectError]) -> None:
+    table = (DOCUMENT.parent / "command.md").read_text("utf-8").partition("## Exit codes")[2].partition("## ")[0]
+    (row,) = (line for line in table.splitlines() if line.startswith(f"| {exit_code(error):d} |"))
+    assert f"`{error.kind}`" in row
 
 
 def on_the_site() -> set[str]:
