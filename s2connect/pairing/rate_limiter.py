@@ -42,6 +42,7 @@ class Turn:
     ready_at: float  # it is answered no sooner
     displaced: bool = False  # replaced by a request of another source, which had fewer waiting
     id: str = ""  # its name among several instances
+    ask_at: float = 0.0  # it is of no use to ask for it sooner, where asking has a price
 
 
 @dataclass(slots=True)
@@ -102,6 +103,14 @@ class NodeRateLimiter:
     def turn(self, identifier: str) -> Turn | None:
         """Return the queued request of that name."""
         return next((turn for turns in self._waiting.values() for turn in turns if turn.id == identifier), None)
+
+    def ahead(self, turn: Turn) -> int:
+        """Return how many requests come before a queued one, if nobody leaves."""
+        place = self._waiting[turn.source].index(turn)
+        order = sorted(self._waiting, key=self._served.__contains__)  # as they are served
+        mine = order.index(turn.source)
+        others = ((number, len(self._waiting[source])) for number, source in enumerate(order) if number != mine)
+        return place + sum(min(length, place + (number < mine)) for number, length in others)
 
     def queue(self, address: str, *, now: float) -> Turn | None:
         """Join the queue; None if the queue is full, or full for this address."""

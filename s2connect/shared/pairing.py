@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from s2connect.pairing.attempt import Attempt, State
 from s2connect.pairing.challenge import LiveProofs
 from s2connect.pairing.code import PairingToken, TokenTable
 from s2connect.pairing.interface import PairingServerEvent
-from s2connect.pairing.rate_limiter import FAILURES_KEPT_FOR, VERSION, NodeRateLimiter
+from s2connect.pairing.rate_limiter import FAILURES_KEPT_FOR, VERSION, NodeRateLimiter, Turn
 from s2connect.pairing.refusals import refusal
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Asked, Elsewhere, PairingServer, Queued
 from s2connect.store.effects import held_back
@@ -42,11 +41,11 @@ from s2connect.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
-UNSEEN: Final = 4.0
+UNSEEN: Final = 5.0
 """Seconds after which a queued request counts as given up, whose instance asks for its turn once a second."""
 
-LOCKED_PAUSE: Final = 0.05
-"""Seconds after which a turn is asked for again while somebody else uses the node."""
+LONGEST_PATIENCE: Final = 3.0
+"""Most seconds for which a request does not ask for its turn, however many are before it."""
 
 FORMER_TOKENS: Final = ATTEMPT_LIFETIME + 5.0
 """Seconds for which a replaced code is kept for the attempts that began with it."""
@@ -131,12 +130,12 @@ class PostgresqlPairing:
     async def queue(self, asked: Asked) -> Queued | Reply:
         source = network_of(asked.address)
         async with self._part(asked.node.id) as (within, part):
-            row = await within.row("SELECT free_at FROM pairing_node WHERE node = %s", (part.node,))
-            before = await self._load_limiter(within, part, {source}, free_at=row["free_at"] if row else None)
+            before = await self._load_limiter(within, part)
             part.core.elsewhere = await self._elsewhere(within, source, part.now)
             queued = part.core.queue(asked, now=part.now)
             if isinstance(queued, Queued):
                 queued.turn.id = uuid.uuid4().hex
+                queued.turn.ask_at = self._ask_at(part.limiter, queued.turn, part.now)
                 await self._save_limiter(within, part, before)
         return queued
 
@@ -169,28 +168,39 @@ class PostgresqlPairing:
         row = await self._database.read("wait for a turn in", seen)
         if row is None:
             return BUSY  # displaced by a request of another source, or forgotten by a database that has crashed
-        at = max(row["free_at"] or row["ready_at"], row["ready_at"])
-        return await self._take_turn(queued) if at <= row["now"] else float(at - row["now"])
+        at = max(row["free_at"] or row["ready_at"], row["ready_at"], queued.turn.ask_at)
+        if at > row["now"]:
+            return float(at - row["now"])
+        return await self._next_look(queued, row["now"]) or await self._take_turn(queued)
+
+    async def _next_look(self, queued: Queued, now: float) -> float | None:
+        """Return the seconds until it may be this request's turn, looked at without the lock; None if it may be now."""
+
+        async def read(connection: Connection) -> list[Row]:
+            return await (await connection.execute(_READ_TURNS, (queued.node.id, now - UNSEEN))).fetchall()
+
+        limiter = NodeRateLimiter.load(_waiting(await self._database.read("read", read)), delay=self.core.delay)
+        turn = limiter.turn(queued.turn.id)
+        at = limiter.wait(turn, now=now) if turn is not None else None
+        if turn is None or at is None:
+            return None
+        queued.turn.ask_at = self._ask_at(limiter, turn, now)
+        return max(at, queued.turn.ask_at) - now
 
     async def _take_turn(self, queued: Queued) -> float | Reply | None:
-        async with self._database.transaction() as within:
-            # Of all that wait for this moment one goes first; the others do not queue at its lock.
-            row = await within.row(
-                f"SELECT free_at, {CLOCK} AS now FROM pairing_node WHERE node = %s FOR UPDATE SKIP LOCKED",  # noqa: S608 - constants
-                (queued.node.id,),
-            )
-            if row is None:
-                return random.uniform(0.5, 1.5) * LOCKED_PAUSE  # noqa: S311 - no secret
-            part = self._part_of(queued.node.id, row["now"])
-            before = await self._load_limiter(within, part, free_at=row["free_at"])
+        async with self._part(queued.node.id) as (within, part):
+            before = await self._load_limiter(within, part)
             turn = part.limiter.turn(queued.turn.id)
             if turn is None:
                 return BUSY
             at = part.limiter.wait(turn, now=part.now)
             if at is None:
                 await self._save_limiter(within, part, before)
-                return None
-        return at - part.now
+        return at if at is None else at - part.now
+
+    def _ask_at(self, limiter: NodeRateLimiter, turn: Turn, now: float) -> float:
+        """Return when to ask for a turn, so that few ask at a time: half of those before it may leave meanwhile."""
+        return now + min(limiter.ahead(turn) * self.core.delay / 2, LONGEST_PATIENCE)
 
     def abandon(self, queued: Queued) -> None:
         """See :meth:`SharedPairing.abandon`. Where that fails, the others pass it over after some seconds."""
@@ -316,14 +326,9 @@ class PostgresqlPairing:
             tokens = TokenTable()
             if (static := await self._static_token(node)) is not None:
                 tokens.issue(static, now=now, lifetime=None)
-        return self._part_of(node, now, tokens, was)
-
-    def _part_of(
-        self, node: NodeId, now: float, tokens: TokenTable | None = None, was: dict[str, Any] | None = None
-    ) -> _Part:
-        part = _Part(node, now, tokens or TokenTable(), was or {})
+        part = _Part(node, now, tokens, was)
         part.core = self.core.part()
-        part.core.take(node, part.tokens, part.limiter)
+        part.core.take(node, tokens, part.limiter)
         return part
 
     def _table(self, node: NodeId, sealed: bytes | None) -> TokenTable | None:
@@ -402,43 +407,22 @@ class PostgresqlPairing:
 
     # Rows of the rate limiter
 
-    async def _load_limiter(
-        self, within: Transaction, part: _Part, more: Iterable[str] = (), *, free_at: float | None
-    ) -> list[str]:
+    async def _load_limiter(self, within: Transaction, part: _Part) -> list[str]:
         """Load the queue of a node, and what is known of the sources in it; return the names of the requests."""
-        turns = await within.rows(
-            "SELECT id, source, ready_at FROM pairing_turn WHERE node = %s AND seen > %s ORDER BY place, ready_at",
-            (part.node, part.now - UNSEEN),
-        )
-        waiting: dict[str, list[tuple[str, float]]] = {}
-        for turn in turns:
-            waiting.setdefault(turn["source"], []).append((turn["id"], turn["ready_at"]))
-        await self._load_failures(within, part, {*waiting, *more}, free_at=free_at, waiting=waiting)
-        return [turn["id"] for turn in turns]
+        rows = await within.rows(_READ_TURNS, (part.node, part.now - UNSEEN))
+        self._use_limiter(part, _waiting(rows))
+        return [row["id"] for row in rows]
 
-    async def _load_failures(
-        self,
-        within: Transaction,
-        part: _Part,
-        sources: Collection[str],
-        *,
-        free_at: float | None = None,
-        waiting: Mapping[str, list[tuple[str, float]]] | None = None,
-    ) -> None:
+    async def _load_failures(self, within: Transaction, part: _Part, sources: Collection[str]) -> None:
+        """Load what is known of sources."""
         rows = []
         if sources:
             rows = await within.rows(
                 "SELECT * FROM pairing_source WHERE node = %s AND source = ANY(%s)", (part.node, list(sources))
             )
-        value = {
-            "version": VERSION,
-            "free_at": free_at,
-            "waiting": [[source, [list(turn) for turn in turns]] for source, turns in (waiting or {}).items()],
-            "served": {row["source"]: row["served"] for row in rows if row["served"] is not None},
-            "failures": {
-                row["source"]: [row["failures"], row["failed"], row["not_before"]] for row in rows if row["failures"]
-            },
-        }
+        self._use_limiter(part, _sources(rows))
+
+    def _use_limiter(self, part: _Part, value: dict[str, Any]) -> None:
         part.limiter = NodeRateLimiter.load(value, delay=self.core.delay)
         part.sources = part.limiter.dump()
         part.core.take(part.node, part.tokens, part.limiter)
@@ -482,6 +466,37 @@ class PostgresqlPairing:
                     (part.node, source, served, count, last, not_before),
                 )
         part.sources = value
+
+
+_READ_TURNS: Final = """
+    SELECT pairing_turn.id, source, ready_at, free_at, served, failures, failed, not_before
+    FROM pairing_turn JOIN pairing_node USING (node) LEFT JOIN pairing_source USING (node, source)
+    WHERE node = %s AND seen > %s ORDER BY place, ready_at
+"""
+
+
+def _sources(rows: Iterable[Row]) -> dict[str, Any]:
+    """Return the state of a rate limiter with nobody in its queue."""
+    known = {row["source"]: row for row in rows}
+    return {
+        "version": VERSION,
+        "free_at": None,
+        "waiting": [],
+        "served": {source: row["served"] for source, row in known.items() if row["served"] is not None},
+        "failures": {
+            source: [row["failures"], row["failed"], row["not_before"]]
+            for source, row in known.items()
+            if row["failures"]
+        },
+    }
+
+
+def _waiting(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the state of a rate limiter with the queue of :data:`_READ_TURNS`."""
+    turns: dict[str, list[tuple[str, float]]] = {}
+    for row in rows:
+        turns.setdefault(row["source"], []).append((row["id"], row["ready_at"]))
+    return _sources(rows) | {"free_at": rows[0]["free_at"] if rows else None, "waiting": list(turns.items())}
 
 
 def digest_of(attempt_id: PairingAttemptId) -> bytes:

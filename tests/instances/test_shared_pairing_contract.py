@@ -15,6 +15,7 @@ from s2connect.pairing import rate_limiter, server_core
 from s2connect.pairing.code import PairingToken
 from s2connect.pairing.server_core import ANSWER_ENTROPY, ATTEMPT_LIFETIME, Asked, Queued
 from s2connect.pairing.shared import SharedPairing
+from s2connect.shared.pairing import PostgresqlPairing
 from tests.instances.instances import NODES, TOKEN, Instance, b64, instances, pairing_request
 
 DELAY = 0.2
@@ -218,3 +219,24 @@ async def test_a_node_that_is_removed_has_no_codes_and_no_attempts(several: Sequ
         body = b'{"serverHmacChallengeResponse": "AAAA"}'
         assert core.request_connection_details(attempt_id, body, now=now, entropy=bytes(64)) == Reply(401)
     assert (await several[-1].pairing.code_statuses([local]))[local.id].state == "none"
+
+
+@pytest.mark.rule("PAIR-02")
+async def test_a_crowd_at_one_node_does_not_crowd_at_its_lock(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+    take_turn = PostgresqlPairing._take_turn
+
+    async def counted(one: PostgresqlPairing, queued: Queued) -> float | Reply | None:
+        nonlocal tries
+        tries += 1
+        return await take_turn(one, queued)
+
+    monkeypatch.setattr(PostgresqlPairing, "_take_turn", counted)
+    async with instances(postgresql, 3) as several:
+        for one in several:
+            one.pairing.server.delay = 0.1
+        waiting = [(shared(several, n), await queue(shared(several, n), n, f"192.0.2.{n % 15}")) for n in range(30)]
+        times = await asyncio.gather(*(turn(one, queued) for one, queued in waiting))
+    assert tries < 3 * len(waiting)
+    first, second = times[:15], times[15:]
+    assert sorted(first)[7] < sorted(second)[7], "each source had one turn before any had two"

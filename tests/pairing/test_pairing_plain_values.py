@@ -139,3 +139,21 @@ def test_a_rate_limiter_gives_the_same_turns(script: list[tuple[int, float]]) ->
                     names.remove(name)
         assert again.dump() == kept.dump()
         again = NodeRateLimiter.load(plain(again.dump()))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(0, 3), max_size=8), st.lists(st.integers(0, 4), min_size=1, max_size=16))
+def test_a_request_is_served_after_those_that_are_ahead_of_it(before: list[int], waiting: list[int]) -> None:
+    limiter, now = NodeRateLimiter(delay=1.0), 100.0
+    for source in before:
+        turn = limiter.queue(f"192.0.2.{source}", now=now)
+        now += 1.0
+        assert turn is not None
+        assert limiter.wait(turn, now=now) is None
+    turns = [turn for source in waiting if (turn := limiter.queue(f"192.0.2.{source}", now=now)) is not None]
+    ahead = {id(turn): limiter.ahead(turn) for turn in turns}
+    served: list[int] = []
+    while left := [turn for turn in turns if id(turn) not in served]:
+        now += 1.0
+        served += [id(turn) for turn in left if limiter.wait(turn, now=now) is None]
+    assert [ahead[turn] for turn in served] == list(range(len(turns)))
