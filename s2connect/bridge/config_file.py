@@ -204,6 +204,8 @@ class _Reader:
             section = model.model_validate_json(json.dumps(value, default=str), strict=True)
         except ValidationError as error:
             for found in error.errors():
+                if found["type"] == "default_factory_not_called":
+                    continue  # it follows from another one
                 inner = found["loc"]
                 if found["type"] == "extra_forbidden":
                     # There is one level of tables inside a section.

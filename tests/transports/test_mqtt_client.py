@@ -514,7 +514,7 @@ class GreetingClient:
         self.greeted = 0
         self.faults: list[Exception] = []
 
-        async def connect() -> BrokerConnection:
+        async def connect(_: MqttUrl) -> BrokerConnection:
             if self.faults:
                 raise self.faults.pop()
             return await broker.connect("a", **changes)
@@ -577,7 +577,7 @@ async def test_the_attempts_of_a_client_have_the_delays_of_s2_connect() -> None:
     loop = asyncio.get_running_loop()
     attempts: list[float] = []
 
-    async def fail() -> BrokerConnection:
+    async def fail(_: MqttUrl) -> BrokerConnection:
         attempts.append(loop.time())
         raise NotReachable("The broker is not there.")
 

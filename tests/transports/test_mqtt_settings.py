@@ -60,3 +60,34 @@ def test_complete_reads_the_password_and_makes_a_client_id_of_the_host(tmp_path:
     assert complete.password == MqttPassword(SECRET)
     assert settings.password is None
     assert read(client_id="mine").complete("host").client_id == "mine"
+
+
+NODES = ["mqtts://a.example", "mqtts://b.example:8884"]
+
+
+def test_a_cluster_is_a_list_of_urls_with_or_without_a_first_one() -> None:
+    settings = MqttSettings.model_validate_json(json.dumps({"urls": NODES}), strict=True)
+    assert [str(url) for url in settings.nodes] == NODES
+    assert settings.settle_seconds > 0, "it takes time until all nodes know of a subscription"
+    again = MqttSettings.model_validate_json(settings.model_dump_json(exclude_none=True), strict=True)
+    assert again == settings
+    assert [str(url) for url in read(urls=NODES).nodes] == [URL, *NODES]
+    assert read().settle_seconds == 0
+    assert read(settle=2).settle_seconds == 2, "one address before a cluster"
+    node = settings.with_password(MqttPassword(SECRET)).at(settings.nodes[1])
+    assert (node.url, node.password) == (settings.nodes[1], MqttPassword(SECRET))
+
+
+@pytest.mark.parametrize(
+    ("urls", "member"),
+    [([], "urls"), (["mqtt://a.example"], "urls"), (["mqtts://a.example", "wss://b.example/mqtt"], "url")],
+)
+def test_nodes_that_cannot_be_those_of_one_cluster_are_refused(urls: list[str], member: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        read(urls=urls)
+    assert {error["loc"][0] for error in caught.value.errors()} == {member}
+
+
+def test_a_broker_has_a_url() -> None:
+    with pytest.raises(ValidationError, match="url"):
+        MqttSettings.model_validate_json("{}", strict=True)

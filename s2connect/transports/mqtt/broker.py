@@ -98,6 +98,8 @@ class BrokerConnection:
         drops: Dropped messages by reason, beyond one connection.
 
     Attributes:
+        url: The node of the broker that it leads to.
+        settle: Seconds from a subscription until all nodes of the broker know of it, 0 where it is no cluster.
         max_packet: Longest packet that the broker takes, bytes; None where it named no bound.
         lost: Why it ended, None while it stands.
     """
@@ -112,7 +114,8 @@ class BrokerConnection:
         max_packet: int = MAX_MESSAGE_BYTES + PACKET_ROOM_BYTES,
         drops: Counter[str] | None = None,
     ) -> None:
-        url = settings.url
+        self.url = url = settings.url
+        self.settle = settings.settle_seconds
         self._settings = settings
         self._context = context
         self._address = address or url.host
@@ -331,11 +334,15 @@ class BrokerConnection:
         else:
             self._receiver.handlers[topic] = handler
 
-    async def subscribe_once(self, topic: str) -> None:
-        """Subscribe, if this connection has not done so before. Raises as :meth:`subscribe`."""
+    async def subscribe_once(self, topic: str, *, settle: float = 0.0) -> None:
+        """Subscribe and wait for ``settle`` seconds, if this connection has not done so before.
+
+        Raises as :meth:`subscribe`.
+        """
         async with self._subscribing_once:
             if topic not in self._subscribed:
                 await self.subscribe(topic)
+                await asyncio.sleep(settle)
                 self._subscribed.add(topic)
 
     async def subscribe(self, topic: str, *, probe: bool = False, retained: bool = False) -> None:

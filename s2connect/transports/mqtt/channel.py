@@ -97,6 +97,7 @@ class Channel:
         self._sent = 0
         self._received = 0
         self._sent_at = self._received_at = 0.0
+        self._asked_at = self._looked_at = 0.0
         self._until: float | None = None
         self._salt: bytes | None = None
         self._queue: list[Packet] = []
@@ -122,19 +123,30 @@ class Channel:
     def deadline(self) -> float | None:
         """Return the time for the next :meth:`tick`, None if there is none. It may move with every call."""
         if self.state is _OPEN:
-            return min(self._sent_at + self._limits.ping_after, self._received_at + self._limits.dead_after)
+            limits = self._limits
+            deadline = min(self._sent_at + limits.ping_after, self._received_at + limits.dead_after)
+            return deadline if limits.suspect_after is None else min(deadline, self._looked_at + limits.suspect_after)
         return self._until
 
     def tick(self, now: float) -> list[Event]:
         """Handle time: a ping, or the end of a session that did not open or whose peer is silent (MQ-11, MQ-13)."""
         if self.state is _OPEN:
-            if now >= self._received_at + self._limits.dead_after:
+            unanswered = self._unanswered(now)
+            if now >= self._received_at + self._limits.dead_after or unanswered >= 2:
                 return self._end(CloseReason.TIMEOUT, "the peer does not answer", now)
-            if now >= self._sent_at + self._limits.ping_after:
+            if now >= self._sent_at + self._limits.ping_after or unanswered >= 1:
                 self._control(FrameKind.PING, {}, now)
         elif self._until is not None and now >= self._until:
             return self._end(CloseReason.TIMEOUT, "the session did not open in time", now)
         return []
+
+    def _unanswered(self, now: float) -> float:
+        """Return for how long a message has been without any frame of the peer, in units of ``suspect_after``."""
+        after = self._limits.suspect_after
+        if after is None:
+            return 0
+        self._looked_at = now
+        return (now - self._asked_at) / after if self._asked_at > self._received_at else 0
 
     def send(self, text: str, now: float) -> list[Event]:
         """Send one message. One that is too long is not sent but answered: the answer is among the events (MQ-15).
@@ -151,6 +163,8 @@ class Channel:
             if shorter is None:
                 return events
             text, payload = shorter, _encode(shorter)
+        if self._asked_at <= self._received_at:
+            self._asked_at = now
         correlation = None if self._sealed else _correlation(text)
         return self._publish(_DATA, payload, now, correlation=correlation)
 
@@ -399,6 +413,7 @@ class ClientChannel(Channel):
         self._derive()
         self._until = None
         self.state = _OPEN
+        self._looked_at = now
         if self.parameters.static:
             self._control(FrameKind.PING, {}, now)  # the server waits for it: an open can be a repeated one
         else:
@@ -452,7 +467,7 @@ class ServerChannel(Channel):
     def _open(self, now: float) -> list[Event]:
         self.state = _OPEN
         self._until = None
-        self._received_at = now
+        self._received_at = self._looked_at = now
         return [Opened(self.version)]
 
     def _first(self, frame: Frame, now: float) -> list[Event]:

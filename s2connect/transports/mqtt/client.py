@@ -13,12 +13,14 @@ from s2connect.errors import ConnectionClosed, NotReachable, PeerTimeout, S2Conn
 from s2connect.model.text import for_display
 from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.backoff import Backoff
+from s2connect.transports.mqtt.nodes import Nodes, name_of
 from s2connect.transports.mqtt.publish import TAKEN_OVER
 from s2connect.transports.mqtt.rivals import QUICK_LOSS, WINDOW, Rivals
 from s2connect.transports.mqtt.settings import NO_BROKER
 from s2connect.transports.mqtt.topics import TopicSpace
 
 if TYPE_CHECKING:
+    from s2connect.model.url import MqttUrl
     from s2connect.transports.mqtt.broker import BrokerConnection, BrokerLost
     from s2connect.transports.mqtt.frames import Packet
     from s2connect.transports.mqtt.settings import MqttSettings
@@ -63,7 +65,7 @@ class MqttClient:
 
     Args:
         settings: Broker and account; a change counts from the next connection on.
-        connect: Opens a connection; called for every attempt.
+        connect: Opens a connection to a node of the broker; called for every attempt.
         greet: Called with each new connection before it is used: subscriptions, presence.
         farewell: Published before a clean end, None for nothing.
         guest: Whether a peer named this broker.
@@ -73,7 +75,7 @@ class MqttClient:
 
     Attributes:
         users: Sessions that need it; ``uses`` counts those of the past as well.
-        where: Host and port of the broker, for display.
+        nodes: Nodes of the broker, one where it is no cluster; ``current`` is that of the connection.
         error: Why the last attempt failed, None if it did not.
         rivals: Hints at another client with our client id.
     """
@@ -81,7 +83,7 @@ class MqttClient:
     def __init__(
         self,
         settings: MqttSettings,
-        connect: Callable[[], Awaitable[BrokerConnection]],
+        connect: Callable[[MqttUrl], Awaitable[BrokerConnection]],
         *,
         greet: Callable[[BrokerConnection], Awaitable[None]],
         farewell: Packet | None = None,
@@ -97,7 +99,7 @@ class MqttClient:
         self._connect = connect
         self._greet = greet
         self._farewell = farewell
-        self.where = f"{for_display(settings.url.host)}:{settings.url.port}"
+        self.nodes = Nodes(settings.nodes, chance)
         self._chance = chance
         self._supervisor = Supervisor("s2connect-mqtt", failures)
         self._task: asyncio.Task[None] | None = None
@@ -108,7 +110,12 @@ class MqttClient:
         self._since = 0.0
         self._closed = False
         self._on_suspicion = on_suspicion or (lambda sentence: _log.warning("%s", sentence))
-        self.rivals = Rivals(self.where, for_display(self.client_id, 80))
+        self.rivals = Rivals(str(self.nodes), for_display(self.client_id, 80))
+
+    @property
+    def where(self) -> str:
+        """Host and port of the broker's node that it is connected to, or tries; for display."""
+        return name_of(self.nodes.current)
 
     @property
     def space(self) -> TopicSpace:
@@ -136,7 +143,7 @@ class MqttClient:
         """Connect, and keep connected until :meth:`close`; nothing where it does already."""
         if (self._task is None or self._task.done()) and not self._closed:
             self.error = None
-            self._task = self._supervisor.keep(self._run, "mqtt-client", self.where)
+            self._task = self._supervisor.keep(self._run, "mqtt-client", str(self.nodes))
 
     async def up(self, timeout: float = UP_TIMEOUT) -> BrokerConnection:
         """Return the connection; wait for an attempt that is on its way.
@@ -199,13 +206,19 @@ class MqttClient:
             raise
 
     async def _attempt(self, backoff: Backoff) -> float:
-        """Connect, and stay connected. Returns the least delay until the next attempt in seconds."""
+        """Connect to a node, and stay connected. Returns the least delay until the next attempt in seconds."""
         loop = asyncio.get_running_loop()
-        try:
-            connection = await self._open()
-        except S2ConnectError as error:
-            self._failed(error)
-            return 0.0
+        while True:
+            try:
+                connection = await self._open()
+                break
+            except S2ConnectError as error:
+                where = self.where
+                if not self.nodes.failed():
+                    self._failed(error, where)
+                    return 0.0
+                _log.info("No connection to the node %s of the broker: %s", where, error)
+        self.nodes.established()
         since = self._since = loop.time()
         lost = await self._stay(connection)
         lasted = loop.time() - since
@@ -213,7 +226,7 @@ class MqttClient:
             backoff.established()
         if lost.reason_code == TAKEN_OVER:
             text = f"Another client came to the broker {self.where} with our client id."
-            self._failed(NotReachable(text, hint="Give each endpoint a client id of its own."))
+            self._failed(NotReachable(text, hint="Give each endpoint a client id of its own."), self.where)
             known = self.rivals.suspicion
             if self.rivals.taken_over() != known:
                 self._on_suspicion(self.rivals.suspicion)
@@ -223,6 +236,7 @@ class MqttClient:
             self._on_suspicion(self.rivals.suspicion)
         _log.warning("The connection to the broker %s ended: %s", self.where, lost.text)
         self.error = NotReachable(f"The connection to the broker {self.where} was lost.", hint=NO_BROKER)
+        self.nodes.lost()
         return 0.0
 
     async def _is_unexplained(self, lost: BrokerLost, lasted: float) -> bool:
@@ -236,14 +250,14 @@ class MqttClient:
             return True
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
-                _, writer = await asyncio.open_connection(self.settings.url.host, self.settings.url.port)
+                _, writer = await asyncio.open_connection(self.nodes.current.host, self.nodes.current.port)
         except (OSError, TimeoutError):
             return False
         writer.close()
         return True
 
     async def _open(self) -> BrokerConnection:
-        connection = await self._connect()
+        connection = await self._connect(self.nodes.current)
         try:
             async with asyncio.timeout(UP_TIMEOUT):
                 await self._greet(connection)
@@ -271,7 +285,7 @@ class MqttClient:
         assert connection.lost is not None
         return connection.lost
 
-    def _failed(self, error: S2ConnectError) -> None:
+    def _failed(self, error: S2ConnectError, where: str) -> None:
         if self.error is None:
-            _log.warning("No connection to the broker %s: %s", self.where, error)
+            _log.warning("No connection to the broker %s: %s", where, error)
         self.error = error

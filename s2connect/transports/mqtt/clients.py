@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from s2connect.errors import ConfigurationError, SessionRefused, UsageError
+from s2connect.model.url import MqttUrl
 from s2connect.supervisor import FailureLog, Supervisor
 from s2connect.transports.mqtt.client import MqttClient
 from s2connect.transports.mqtt.frames import PACKET_ROOM_BYTES, no_presence, presence
@@ -106,10 +107,9 @@ class MqttClients:
             SessionRefused: There are connections to too many brokers already.
         """
         url, home = details.mqtt_url, self.home
-        if home is not None and details.username in (None, home.settings.username):
-            own = home.settings.url
-            if (url.host, url.port) == (own.host, own.port):
-                return home
+        # All nodes of a cluster reach the same clients.
+        if home is not None and url in home.nodes and details.username in (None, home.settings.username):
+            return home
         key = (str(url), details.username)
         client = self._guests.get(key)
         if client is None:
@@ -125,9 +125,9 @@ class MqttClients:
         return client
 
     def _client_of(self, settings: MqttSettings, *, guest: bool) -> MqttClient:
-        url, space, mc = settings.url, TopicSpace(settings.prefix), settings.client_id or ""
+        space, mc = TopicSpace(settings.prefix), settings.client_id or ""
 
-        async def connect() -> BrokerConnection:
+        async def connect(node: MqttUrl) -> BrokerConnection:
             try:
                 from s2connect.transports.mqtt.broker import BrokerConnection  # needs paho-mqtt, which is an extra
             except ModuleNotFoundError as error:
@@ -137,9 +137,9 @@ class MqttClients:
                     "S2 over MQTT needs the package paho-mqtt, which is not installed.",
                     hint="Install s2connect with its extra mqtt: pip install 's2connect[mqtt]'.",
                 ) from None
-            found = await self._addresses_of(url.host) if guest and self._addresses_of is not None else []
+            found = await self._addresses_of(node.host) if guest and self._addresses_of is not None else []
             return await BrokerConnection(
-                client.settings,
+                client.settings.at(node),
                 await self._context(client, guest=guest),
                 address=found[0] if found else None,
                 will=presence(space, mc, "lost", self.boot),

@@ -45,7 +45,8 @@ MAX_INBOX_BYTES = 4 * MAX_MESSAGE_BYTES
 """Likewise, counted in characters."""
 
 OPEN_AGAIN = 0.25
-"""Seconds until ``open`` is published again after a PUBACK without subscribers; then twice as long."""
+"""Seconds until ``open`` is published again after a PUBACK without subscribers; then twice as long. In a cluster, whose
+nodes learn of each other's subscriptions later and do not say where there is none, after any PUBACK."""
 
 
 class MqttConnection(Connection):
@@ -278,9 +279,11 @@ class MqttConnection(Connection):
 
     def _acknowledged(self, code: int) -> None:
         """Handle the broker's PUBACK for one of our frames."""
-        if self._ended is not None or (code != NO_MATCHING_SUBSCRIBERS and code < FAILURE):
+        opening = self.channel.state is State.OPENING and self._open_packet is not None
+        nobody = code == NO_MATCHING_SUBSCRIBERS or (opening and self._broker.settle > 0)
+        if self._ended is not None or (not nobody and code < FAILURE):
             return
-        if self.channel.state is State.OPENING and self._open_packet is not None and code < FAILURE:
+        if opening and code < FAILURE:
             self._retry = self._loop.call_later(self._open_again, self._publish_open_again)
             self._open_again *= 2
             return

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+LIST_AGAIN = 30.0
+"""Seconds until a list is published again in a cluster: what is retained at one node is not at the others, so that who
+subscribes there has it that much later."""
+
 Changed = Callable[[list[ListedDevice], list[ListedDevice]], object]
 """Callback with the devices that a list has more than the one before, and those that it has no more."""
 
@@ -71,6 +75,7 @@ class _Published:
     gateway: StaticGateway
     devices: dict[Hashable, Sequence[ListedDevice]] = field(default_factory=dict)
     at: int = 0
+    packet: Packet | None = None
 
 
 @dataclass(slots=True)
@@ -127,12 +132,19 @@ class Gateways:
             packet = write_list(published.gateway, merged.values(), at=published.at, salt=salt)
             if broker.max_packet is not None and len(packet.payload) > payload_room(packet.topic, broker.max_packet):
                 raise ConfigurationError(f"The broker takes no message that is as long as the list of {len(merged)}.")
+            published.packet = packet
             if (code := await broker.publish(packet)) >= FAILURE:
                 _log.warning("The broker refuses the list of devices for %s (%#x)", published.gateway.server, code)
         except ConfigurationError as error:
             _log.warning("The list of devices for %s is not published: %s", published.gateway.server, error)
         except ConnectionClosed:
             pass  # it is published with the next one
+
+    async def repeat(self, broker: BrokerConnection) -> None:
+        """Publish all lists once more as they are."""
+        for published in list(self._published.values()):
+            if published.packet is not None:
+                await broker.publish(published.packet)
 
     def follow(self, gateway: StaticGateway, changed: Changed, newest: int, on_newest: Newest | None) -> None:
         """Follow a list with every connection from now on; one of the same topic is replaced."""

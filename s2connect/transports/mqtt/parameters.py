@@ -171,6 +171,9 @@ PING_AFTER: Final = 30.0
 DEAD_AFTER: Final = 90.0
 """MQ-13: seconds without a frame of the peer."""
 
+SUSPECT_AFTER: Final = 10.0
+"""Seconds without an answer until a peer in a cluster of brokers is asked whether it is there."""
+
 MESSAGE_EXPIRY: Final = 15.0
 """MQ-14: seconds, the ReceptionStatus deadline by default."""
 
@@ -265,6 +268,9 @@ class ChannelLimits:
         ping_after: Without sending until a ping (MQ-13).
         dead_after: Without a frame of the peer until it counts as gone (MQ-13).
         expiry: How long the broker may keep a frame: the sender's ReceptionStatus deadline (MQ-14).
+        suspect_after: After so many seconds without a frame since a message was sent the peer is asked by a ping, and
+            counts as gone after as many more, three times as many at most. None for a broker that loses its clients
+            together; in a cluster one end can be lost with its node, and nobody tells the other.
 
     Raises:
         ConfigurationError: ``expiry`` is shorter than five seconds, or a number is not positive.
@@ -276,11 +282,13 @@ class ChannelLimits:
     ping_after: float = PING_AFTER
     dead_after: float = DEAD_AFTER
     expiry: float = MESSAGE_EXPIRY
+    suspect_after: float | None = None
 
     def __post_init__(self) -> None:
         if self.expiry < MIN_MESSAGE_EXPIRY:
             raise ConfigurationError("The deadline of ReceptionStatuses over MQTT is at least 5 seconds (MQ-14).")
-        if min(self.send_bytes, self.receive_bytes, self.open_timeout, self.ping_after, self.dead_after) <= 0:
+        seconds = (self.open_timeout, self.ping_after, self.dead_after, self.suspect_after or 1.0)
+        if min(self.send_bytes, self.receive_bytes, *seconds) <= 0:
             raise ConfigurationError("The limits of a session over MQTT are positive numbers.")
 
 

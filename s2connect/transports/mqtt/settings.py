@@ -6,9 +6,17 @@ import logging
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+)
 
 from s2connect.certs.tls import pinned_client_context, wan_client_context
 from s2connect.errors import CertificateRefused, ConfigurationError
@@ -22,12 +30,26 @@ _log = logging.getLogger(__name__)
 MAX_PASSWORD_BYTES = 4096
 """Longest password file of a broker."""
 
+MAX_NODES = 32
+"""Nodes of a broker's cluster."""
+
+SETTLE_SECONDS = 0.5
+"""Seconds in which a subscription is known at all nodes of a cluster; some tens of milliseconds were measured."""
+
+
+def _first_node(validated: dict[str, Any]) -> str:
+    """Return what ``url`` is where it is not given; the empty text, which is none, without ``urls``."""
+    return next(iter(validated.get("urls") or ()), "")
+
 
 class MqttSettings(BaseModel):
     """The MQTT broker of an endpoint and its account there, for nodes that speak ``X-MQTT5-0``.
 
     Attributes:
-        url: ``mqtts://`` or ``wss://``.
+        url: ``mqtts://`` or ``wss://``. Where there are ``urls``, it is the first of them if it is not given.
+        urls: Nodes of a cluster, beside ``url``. They are tried in an order by chance, and one that is lost comes last.
+        settle: Seconds that a subscription at one node of a cluster takes to be known at the others, which no broker
+            says: a session opens that much later. None is :data:`SETTLE_SECONDS` with several nodes, and 0 with one.
         client_id: MQTT client id, of this endpoint only: two that share one end each other's connection (MQ-16). None
             until :meth:`complete` makes it of the host name.
         prefix: Topic prefix of the sessions that this endpoint offers.
@@ -45,7 +67,9 @@ class MqttSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
-    url: MqttUrl
+    urls: Annotated[tuple[MqttUrl, ...], Field(min_length=1, max_length=MAX_NODES)] | None = None
+    url: MqttUrl = Field(default_factory=_first_node, validate_default=True)
+    settle: Annotated[float, Field(ge=0, le=5)] | None = None
     client_id: Annotated[str, AfterValidator(check_client_id)] | None = None
     prefix: Annotated[str, AfterValidator(check_prefix)] = "s2"
     username: str | None = None
@@ -58,12 +82,35 @@ class MqttSettings(BaseModel):
     minimum_tls: Literal["1.3", "1.2"] = "1.3"
     _password: MqttPassword | None = PrivateAttr(None)
 
+    @field_validator("url")
+    @classmethod
+    def _alike(cls, value: MqttUrl, info: ValidationInfo) -> MqttUrl:
+        if any(one.is_websocket is not value.is_websocket for one in info.data.get("urls") or ()):
+            raise ValueError("all nodes are mqtts://, or all are wss://")
+        return value
+
     @field_validator("password_file")
     @classmethod
     def _has_user(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("username") is None:
             raise ValueError("there is a password, but no username")
         return value
+
+    @property
+    def nodes(self) -> tuple[MqttUrl, ...]:
+        """The URLs of all nodes, each once."""
+        return tuple(dict.fromkeys((self.url, *(self.urls or ()))))
+
+    @property
+    def settle_seconds(self) -> float:
+        """Seconds from a subscription until all nodes know of it; 0 for a broker that is no cluster."""
+        if self.settle is not None:
+            return self.settle
+        return SETTLE_SECONDS if len(self.nodes) > 1 else 0.0
+
+    def at(self, node: MqttUrl) -> Self:
+        """Return these settings for a connection to one node."""
+        return self if node == self.url else self.model_copy(update={"url": node})
 
     @property
     def password(self) -> MqttPassword | None:

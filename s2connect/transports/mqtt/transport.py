@@ -37,8 +37,9 @@ from s2connect.transports.mqtt.frames import (
     Packet,
     payload_room,
 )
-from s2connect.transports.mqtt.gateways import Changed, Gateways, Newest, TakeListed, accepting
+from s2connect.transports.mqtt.gateways import LIST_AGAIN, Changed, Gateways, Newest, TakeListed, accepting
 from s2connect.transports.mqtt.parameters import (
+    SUSPECT_AFTER,
     ChannelLimits,
     CloseReason,
     MqttCommunicationDetails,
@@ -124,6 +125,7 @@ class MqttTransport:
         self._supervisor = Supervisor("s2connect", self._failures)
         self._asking: dict[tuple[tuple[NodeId, NodeId], str], asyncio.Task[bool]] = {}
         self._accepting: dict[ServerChannel, tuple[MqttConnection, asyncio.Task[None]]] = {}
+        self._repeating: asyncio.Task[None] | None = None
         self._closed = False
         if settings is not None:
             self._admission = Admission(TopicSpace(settings.prefix), self._offers)
@@ -227,7 +229,7 @@ class MqttTransport:
         username, secret = self._credentials(info) or (None, None)
         details = MqttCommunicationDetails(
             communication_protocol=MQTT,
-            mqtt_url=settings.url,
+            mqtt_url=broker.url,
             topic_prefix=settings.prefix,
             session_id=sid,
             session_token=token,
@@ -283,6 +285,7 @@ class MqttTransport:
                     connection.abandon()
                     return
                 await broker.subscribe(channel.inbound_topic)
+                await asyncio.sleep(broker.settle)
             await connection.open()
             if hook_later and not await self._admitted(pair, channel.version):
                 await connection.close(GOING_AWAY)
@@ -370,7 +373,8 @@ class MqttTransport:
             inbound = Direction.sent_by(parameters.client_role).other
             try:
                 async with asyncio.timeout(self._limits.open_timeout):
-                    await broker.subscribe_once(parameters.space.inbound(client.client_id, inbound))
+                    inbound_topic = parameters.space.inbound(client.client_id, inbound)
+                    await broker.subscribe_once(inbound_topic, settle=broker.settle)
             except TimeoutError:
                 raise PeerTimeout(f"The broker {broker.remote_address} does not answer.", hint=NO_BROKER) from None
             await asyncio.sleep(client.pace.wait(asyncio.get_running_loop().time()))
@@ -486,7 +490,17 @@ class MqttTransport:
         home = self._need_home()
         if gateway.mc != home.client_id:
             raise UsageError("The gateway is configured for another MQTT client id than that of the settings.")
+        if home.settings.settle_seconds and self._repeating is None and not self._closed:
+            self._repeating = self._supervisor.keep(self._repeat_lists, "mqtt-lists")
         await self._gateways.publish(home.connection, gateway, part, devices)
+
+    async def _repeat_lists(self) -> None:
+        home = self._need_home()
+        while True:
+            await asyncio.sleep(LIST_AGAIN)
+            with contextlib.suppress(ConnectionClosed):  # they are published with the next connection
+                if home.connection is not None:
+                    await self._gateways.repeat(home.connection)
 
     # --- the end
 
@@ -509,7 +523,10 @@ class MqttTransport:
         await self._gateways.greet(broker)
 
     def _limits_of(self, broker: BrokerConnection) -> ChannelLimits:
+        limits = self._limits
+        if broker.settle and limits.suspect_after is None:
+            limits = replace(limits, suspect_after=SUSPECT_AFTER)
         if broker.max_packet is None:
-            return self._limits
+            return limits
         room = payload_room("x" * MAX_TOPIC_BYTES, broker.max_packet)
-        return replace(self._limits, send_bytes=max(1, min(self._limits.send_bytes, room)))
+        return replace(limits, send_bytes=max(1, min(limits.send_bytes, room)))
