@@ -33,6 +33,7 @@ from s2connect.transports.mqtt.frames import PLAIN_CONTROL, Packet
 from s2connect.transports.mqtt.parameters import MqttPassword
 from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.settings import MqttSettings
+from s2connect.transports.mqtt.transport import MqttTransport
 from tests.waits import Deadline, at_most, patience, within
 
 HOST = "localhost"
@@ -140,6 +141,11 @@ class ArtemisCluster:
     def number(self, url: MqttUrl) -> int:
         """Return the number of the node of a URL."""
         return self.ports.index(url.port)
+
+    def at(self, transport: MqttTransport) -> int:
+        """Return the number of the node that a transport is connected to."""
+        assert transport.client is not None
+        return self.number(transport.client.nodes.current)
 
     def settings(self, user: str, *order: int, **changes: Any) -> MqttSettings:
         """Return the settings of a user, whose name is its MQTT client id as well, for these nodes; else for both."""

@@ -107,6 +107,7 @@ CORES = [
             "publish",
             "receiver",
             "rivals",
+            "nodes",
             "device_list",
         )
     ),

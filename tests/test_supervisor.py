@@ -495,6 +495,7 @@ ELSEWHERE = {
     "collector": "test_collector.py",
     "link": "bridge/test_bridge_link.py",
     "device-list": "bridge/test_bridge_mqtt.py",
+    "mqtt-lists": "bridge/test_bridge_mqtt.py",
     "mqtt-client": "transports/test_mqtt_client.py",
     "commit": "pairing/test_long_poll_client.py",
     "command": "service/test_service_lines.py",

@@ -7,6 +7,7 @@ import base64
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -27,12 +28,15 @@ from s2connect.model.proxy import Proxies
 from s2connect.supervisor import TaskFailure
 from s2connect.transports import ListedDevice, StaticGateway
 from s2connect.transports.base import Connection
+from s2connect.transports.mqtt.frames import Packet
+from s2connect.transports.mqtt.gateways import Gateways
 from s2connect.transports.mqtt.parameters import ChannelLimits, SessionToken, StaticSession
+from s2connect.transports.mqtt.receiver import TopicHandler
 from s2connect.transports.mqtt.transport import MqttTransport
 from s2connect.transports.plain import PlainAcceptor
 from tests.bridge.route_fixtures import client_devices, client_manager, converse, part, private_file
 from tests.endpoint.test_endpoint_supervision import Fault
-from tests.mosquitto import Mosquitto, access_list
+from tests.mosquitto import ADMIN, Mosquitto, access_list
 from tests.waits import slowed, until, within
 
 BRIDGE, CLOUD, DEVICE = NodeId(uuid4()), NodeId(uuid4()), NodeId(uuid4())
@@ -58,8 +62,8 @@ def battery_at(url: str) -> PlainClientDevicesSide:
 
 
 @contextlib.asynccontextmanager
-async def transport(broker: Mosquitto, user: str, role: Role) -> AsyncIterator[MqttTransport]:
-    made = MqttTransport(broker.settings(user), role_of=lambda _: role, limits=SHORT)
+async def transport(broker: Mosquitto, user: str, role: Role, **changes: Any) -> AsyncIterator[MqttTransport]:
+    made = MqttTransport(broker.settings(user, **changes), role_of=lambda _: role, limits=SHORT)
     made.start()
     try:
         yield made
@@ -263,5 +267,30 @@ async def test_a_cloud_program_learns_of_the_devices_of_a_route_as_they_come_and
                 await later.listen_gateway(gateway_of_bridge(), lambda *_: None, changed=changed)
                 assert await told.get() == (["Boiler"], []), "it is retained"
             await route.close()
+    finally:
+        broker.stop()
+
+
+async def test_in_a_cluster_a_list_is_published_again_and_again_as_it_is(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is retained at one node is not at the others; also after a fault of the task ``"mqtt-lists"``."""
+    monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.05)
+    monkeypatch.setattr("s2connect.transports.mqtt.transport.LIST_AGAIN", 0.05)
+    Fault(monkeypatch, Gateways, "repeat")
+    broker.start()
+    try:
+        lists: asyncio.Queue[Packet] = asyncio.Queue()
+        reader = await broker.connect(ADMIN)
+        reader.set_handler(gateway_of_bridge().list_topic, TopicHandler(lists.put_nowait, 8192))
+        await reader.subscribe(gateway_of_bridge().list_topic)
+        async with transport(broker, "bridge", Role.RM, settle=0.01) as mqtt, within(10):
+            assert mqtt.client is not None
+            await mqtt.client.up()
+            await mqtt.list_devices(gateway_of_bridge(), "route", [ListedDevice(id=DEVICE)])
+            first = await lists.get()
+            assert [(await lists.get()).payload for _ in range(2)] == [first.payload] * 2
+            assert dict(mqtt._failures.counts) == {"mqtt-lists": 1}
+        await reader.close()
     finally:
         broker.stop()

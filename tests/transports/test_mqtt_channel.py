@@ -793,3 +793,33 @@ HostileBroker.TestCase.settings = settings(max_examples=150, stateful_step_count
 @pytest.mark.rule("MQ-07", "MQ-09", "MQ-16")
 class TestHostileBroker(HostileBroker.TestCase):  # type: ignore[misc, valid-type]
     """Runs the machine."""
+
+
+def kinds(channel: Channel) -> list[str]:
+    return [dict(packet.user_properties)["s2-frame"] for packet in channel.packets()]
+
+
+def test_in_a_cluster_a_peer_that_leaves_a_message_unanswered_is_asked_and_then_given_up() -> None:
+    client, server = open_pair(limits=ChannelLimits(suspect_after=10))
+    settle(client, server)
+    client.send(MESSAGE, 3.0)
+    assert kinds(client) == ["data"]
+    assert client.deadline() == 10
+    assert not client.tick(10.0)
+    assert not client.tick(20.0)
+    assert kinds(client) == ["ping"], "nothing was heard for 17 s"
+    (closed,) = client.tick(30.0)
+    assert isinstance(closed, Closed)
+    assert closed.reason is CloseReason.TIMEOUT
+
+
+def test_in_a_cluster_a_peer_that_answers_or_was_asked_nothing_is_left_alone() -> None:
+    client, server = open_pair(limits=ChannelLimits(suspect_after=10))
+    client.send(MESSAGE, 3.0)
+    deliver(client, server, 3.0)
+    assert not client.tick(20.0)
+    deliver(client, server, 20.0)  # the ping
+    deliver(server, client, 20.1)  # the pong
+    for now in (30.0, 40.0, 49.0):
+        assert not client.tick(now)
+    assert kinds(client) == []
