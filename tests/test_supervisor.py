@@ -480,6 +480,7 @@ def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
 
 
 ELSEWHERE = {
+    "worker": "instances/test_instances_workers.py",
     "presence": "endpoint/test_endpoint_postgresql.py",
     **dict.fromkeys(
         (f"instance-{what}" for what in ("hints", "review", "resync", "nodes", "links", "leases", "probe")),
@@ -503,6 +504,8 @@ ELSEWHERE = {
 """Tasks whose test is in a file of another subject."""
 
 UNTESTED = {
+    "stop": "as first-worker",
+    "first-worker": "done once, at the start of workers: it waits",
     "drain": "done once: the service ends, whatever comes of it",
     "address": "as end: the same work",
     "refuse": "as end: the same work",

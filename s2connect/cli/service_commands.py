@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from s2connect.errors import UsageError
 from s2connect.messages.enums import Check
 from s2connect.service.failures import ExitCode
 from s2connect.store.home import Home
+from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, has_password
 
 _ServeJson = Annotated[
     bool,
@@ -74,6 +76,31 @@ def serve(
             help="Port of this machine for /metrics, /healthz and /readyz, with a page or without; default none.",
         ),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Database that other instances share: postgresql://user@host/name. With a password: S2CONNECT_STORE",
+            show_default=False,
+        ),
+    ] = None,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of this instance on the database; default: the machine's.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Run N instances on this machine, each a process, on one port. Needs a database: s2connect store copy",
+            show_default=False,
+        ),
+    ] = None,
     drain: Annotated[
         bool,
         typer.Option(
@@ -87,10 +114,17 @@ def serve(
     Without --json it only acknowledges and counts messages, which is enough for pairing and for tests.
     """
     from s2connect.cli.show import ServiceText
+    from s2connect.endpoint.instances import INSTANCE_VARIABLE, checked_name
     from s2connect.service.serve import json_form
     from s2connect.service.serve import serve as run_service
 
     as_json = options.as_json
+    if store is not None:
+        if has_password(check_url(store)):
+            raise UsageError(f"A URL with a password belongs in the environment variable {STORE_VARIABLE}.")
+        os.environ[STORE_VARIABLE] = store
+    if instance is not None:
+        os.environ[INSTANCE_VARIABLE] = checked_name(instance)
     if answer and not as_json:
         raise UsageError("--answer needs --json, for a program that answers.")
     form = json_form if as_json else ServiceText(qr=qr)
@@ -99,6 +133,25 @@ def serve(
         raise UsageError("--no-page does not go with --page-bind and --page-port.")
     given = {"enabled": page, "bind": page_bind, "port": page_port}
     shown = {name: value for name, value in given.items() if value is not None}
+    if workers is not None:
+        if page or shown:
+            raise UsageError("Workers have no page.", hint="Watch them by: s2connect cluster status, and their metrics")
+        if record is not None:
+            raise UsageError("Workers cannot record into one file.", hint="Record at one instance: s2connect serve")
+        from s2connect.service.workers import for_people, serve_workers
+
+        words = ["--check", str(check), "--loop", loop, *(word for name in kept for word in ("--answer", name))]
+        crew = serve_workers(
+            options.path,
+            form if as_json else for_people(form),
+            workers,
+            words,
+            commands=as_json,
+            codes=code,
+            metrics_port=metrics_port,
+            drain=drain,
+        )
+        return run_work(crew, loop=loop)
     work = run_service(
         options.path,
         form,

@@ -32,6 +32,7 @@ from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, has_pa
 from s2connect.transports.mqtt.settings import MqttSettings
 
 CONFIG_FILE = "config.json"
+INSTANCE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 _Shown = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
@@ -168,7 +169,7 @@ class EndpointConfig(BaseModel):
     vault: Literal["auto", "keyring", "files"] = "auto"
     store: str | None = None
     store_key_file: Path | None = None
-    instance: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")] | None = None
+    instance: Annotated[str, StringConstraints(pattern=INSTANCE_NAME)] | None = None
     drain_wait: Annotated[float, Field(ge=0, le=3600)] = 30.0
     drain_rate: Annotated[float, Field(gt=0, le=100_000)] = 100.0
     store_outage_limit: Annotated[float, Field(ge=0, le=86_400)] = 300.0

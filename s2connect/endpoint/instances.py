@@ -8,8 +8,9 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from s2connect.endpoint.config import EndpointConfig
+from s2connect.endpoint.config import INSTANCE_NAME, EndpointConfig
 from s2connect.endpoint.state import EndpointState
+from s2connect.errors import UsageError
 
 INSTANCE_VARIABLE: Final = "S2CONNECT_INSTANCE"
 """Environment variable with the name of this instance, before that of the settings."""
@@ -30,7 +31,18 @@ def shared_port() -> int | None:
 
 def instance_name(config: EndpointConfig) -> str:
     """Return the name of this instance: that of the environment, of the settings, or of the machine."""
-    return os.environ.get(INSTANCE_VARIABLE) or config.instance or _machine()
+    named = os.environ.get(INSTANCE_VARIABLE)
+    return checked_name(named) if named else config.instance or _machine()
+
+
+def checked_name(name: str) -> str:
+    """Return the name of an instance; UsageError if it cannot be one."""
+    if not re.fullmatch(INSTANCE_NAME, name):
+        raise UsageError(
+            "The name of an instance has up to 40 letters, digits, dots, hyphens and underscores, and begins with a "
+            "letter or digit."
+        )
+    return name
 
 
 def _machine() -> str:

@@ -47,11 +47,23 @@ class SentMessage(Entry):
     message_id: str
 
 
+class WorkerStatus(Entry):
+    """State of a worker of a service. ``pid`` is None while it does not run, ``sessions`` where it does not answer."""
+
+    instance: str
+    pid: int | None
+    ready: bool
+    restarts: int
+    sessions: int | None = None
+    metrics: str | None = None
+
+
 class ServiceStatus(Entry):
-    """State of the service. ``pid`` is None if it is not running."""
+    """State of the service. ``pid`` is None if it is not running; ``workers`` are those of ``--workers``."""
 
     running: bool
     pid: int | None
+    workers: list[WorkerStatus] = field(default_factory=list)
 
 
 class BrokerStatus(Entry):
@@ -327,7 +339,9 @@ class ShowLog(Command[LogLines], name="log"):
 
 
 class Stop(Command[None], name="stop"):
-    """Stop the service."""
+    """Stop the service; with ``drain`` after its sessions were handed over to other instances, if there are any."""
+
+    drain: _Flag = False
 
 
 class ShowBridge(Command[BridgeStatus], name="bridge"):

@@ -7,9 +7,8 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,25 +175,42 @@ async def serve(
                 if codes:
                     await service.issue_codes()
                 endpoint.supervisor.keep(lambda: notifier.keep_alive(lambda: True), "watchdog")
-                if drain and endpoint.instance is not None:
-                    process.stop.drain = partial(_drain_soon, endpoint, process.stop, notifier)
+                if endpoint.instance is not None:
+                    service.drain = _Drain(endpoint, process.stop, notifier, is_worker=is_worker)
+                    process.stop.drain = service.drain if drain else None
                 notifier.ready(service.summary())
                 stack.callback(notifier.stopping)
-                await _until_stopped(service, process, commands=commands)
+                await until_stopped(service.answer, process, commands=commands)
     return process.stop.code
 
 
-def _drain_soon(endpoint: Endpoint, stop: Stop, notifier: Notifier) -> None:
-    """Hand the sessions over, then end the service."""
+class _Drain:
+    """Hands the sessions of an instance over to others, then ends its service; begun once, however often it is called.
 
-    async def drain() -> None:
+    Signals count once for a worker: whoever started it passes on what it gets, and the system may signal both.
+    """
+
+    def __init__(self, endpoint: Endpoint, stop: Stop, notifier: Notifier, *, is_worker: bool) -> None:
+        self._endpoint = endpoint
+        self._stop = stop
+        self._notifier = notifier
+        self._is_worker = is_worker
+        self._begun = False
+
+    def __call__(self) -> None:
+        if self._is_worker:
+            self._stop.drain = self
+        if not self._begun:
+            self._begun = True
+            self._notifier.stopping()
+            self._endpoint.supervisor.spawn(self._drain(), "drain")
+
+    async def _drain(self) -> None:
+        config = self._endpoint.config
         try:
-            await endpoint.drain(wait=endpoint.config.drain_wait, rate=endpoint.config.drain_rate)
+            await self._endpoint.drain(wait=config.drain_wait, rate=config.drain_rate)
         finally:
-            stop.now()
-
-    notifier.stopping()
-    endpoint.supervisor.spawn(drain(), "drain")
+            self._stop.now()
 
 
 async def _open_metrics(service: Service, stack: contextlib.AsyncExitStack, port: int | None) -> str | None:
@@ -231,9 +247,13 @@ async def _open_page(
         await stack.enter_async_context(page_of(service, home, settings))
 
 
-async def _until_stopped(service: Service, process: Process, *, commands: bool) -> None:
+async def until_stopped(
+    answer: Callable[[bytes | None], Awaitable[Event]], process: Process, *, commands: bool
+) -> None:
+    """Wait until a service is stopped; with ``commands`` execute those of standard input, whose end stops it."""
+
     async def handle(line: bytes | None) -> None:
-        await process.output.put(await service.answer(line))
+        await process.output.put(await answer(line))
 
     async def listen() -> None:
         chunks = chunks_of(descriptor_of(sys.__stdin__))

@@ -103,6 +103,7 @@ class Service:
         self._devices: dict[NodeId, NodeDescription] = {}
         self._not_found: NotFound | None = None
         self._events = endpoint.events()
+        self.drain: Callable[[], None] | None = None
         self.page: PageServer | None = None
         self.observation: Observation | None = None
         self._takes_sessions = False
@@ -470,7 +471,10 @@ class Service:
     async def _stop_service(self, command: commands.Stop) -> None:
         if self._stop is None:
             raise no_service("No service is running.", self._start_command())
-        self._stop()
+        if command.drain and self.drain is not None:
+            self.drain()
+        else:
+            self._stop()
 
     def _start_command(self) -> str:
         return start_command(Home(self._home))

@@ -1,0 +1,84 @@
+"""Events and status of several workers as those of one service, and names of sessions that say at which one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from s2connect.service import events
+from s2connect.service.failures import Failure
+
+
+def as_event(value: dict[str, Any]) -> events.Event | None:
+    """Return an event of a worker as the object that it was made of; None where that is not possible."""
+    for kind in _kinds(events.Event):
+        if kind.event == value.get("event"):
+            with contextlib.suppress(ValidationError):
+                event: events.Event = _adapter(kind).validate_python(value)  # type: ignore[arg-type]  # it can be hashed
+                return event
+    return None
+
+
+def _kinds(kind: type[events.Event]) -> Iterator[type[events.Event]]:
+    for further in kind.__subclasses__():
+        yield further
+        yield from _kinds(further)
+
+
+@cache
+def _adapter(kind: type[events.Event]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def named_session(instance: str, session: str) -> str:
+    """Return the name of a worker's session among those of all."""
+    return f"{instance}:{session}"
+
+
+def own_session(name: object) -> tuple[str, str]:
+    """Return the instance, and the name that the session has there."""
+    instance, colon, session = name.rpartition(":") if isinstance(name, str) else ("", "", "")
+    if not colon:
+        raise Failure("usage", "The command needs session, which is the name of an open one.")
+    return instance, session
+
+
+def merged_status(answers: Sequence[tuple[str, dict[str, Any]]], workers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the status of a service from those of its workers that have answered.
+
+    Pairings are in the database, and so the same everywhere; a pair is connected where one worker has its session.
+    """
+    if not answers:
+        raise Failure("service_not_running", "No worker has answered.", "Try again in a moment.")
+    _, first = answers[0]
+    pairings = {_pair(one): one for one in first["pairings"]}
+    sessions: list[dict[str, Any]] = []
+    ended: dict[tuple[str, ...], dict[str, Any]] = {}
+    counts: dict[str, int] = {}
+    for instance, status in answers:
+        counts[instance] = len(status["sessions"])
+        sessions += [one | {"session": named_session(instance, one["session"])} for one in status["sessions"]]
+        ended |= {(*_pair(one), one["since"]): one for one in status.get("ended", ())}
+        for one in status["pairings"]:
+            known = pairings.get(_pair(one))
+            if known is None or (one["connected"] and not known["connected"]):
+                pairings[_pair(one)] = one
+            elif not known["connected"] and (one["state_since"] or "") > (known["state_since"] or ""):
+                pairings[_pair(one)] = one  # the latest to have had a session
+    named = [one | {"sessions": counts.get(one["instance"])} for one in workers]
+    return {
+        **first,
+        "service": {"running": True, "pid": os.getpid(), "workers": named},
+        "pairings": list(pairings.values()),
+        "sessions": sessions,
+        "ended": list(ended.values()),
+    }
+
+
+def _pair(entry: dict[str, Any]) -> tuple[str, str]:
+    return entry["node"], entry["peer"]["id"]

@@ -1,0 +1,107 @@
+"""Workers: several instances on one machine by one command, on one port, each started again when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("psycopg")
+
+from tests.command import Object, Running, make_home, run, start
+from tests.endpoint.conftest import Wan, wan
+from tests.instances.cloud import ENVIRONMENT, cloud_home, devices, reserved_port
+from tests.waits import until, within
+
+__all__ = ["start", "wan"]
+
+Start = Callable[..., Running]
+
+
+def status(home: Path) -> Object:
+    """The status as the control socket gives it."""
+    done = run("status", "--home", str(home), "--json", env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    found: Object = json.loads(done.stdout)
+    return found
+
+
+def test_workers_need_a_database_and_the_sentence_names_the_way_there(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", "rm")
+    done = run("serve", "--home", str(home), "--workers", "2")
+    assert done.returncode == 2
+    assert f"s2connect store copy --to postgresql://user@host/name --home {home}" in " ".join(done.stderr.split())
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+async def test_one_command_runs_several_instances(wan: Wan, postgresql: str, tmp_path: Path, start: Start) -> None:
+    home = cloud_home(wan, tmp_path / "cloud", postgresql, 0, drain_wait=0.2, instance="box")
+    crew = start(home, "--workers", "2", "--metrics-port", "0", env=ENVIRONMENT)
+    ready = await asyncio.to_thread(crew.event, "ready")
+    assert [one["instance"] for one in ready["workers"]] == ["box-1", "box-2"]
+    assert len({one["metrics"] for one in ready["workers"]}) == 2
+    code = (await asyncio.to_thread(crew.event, "pairing_code"))["code"]
+    async with within(60), devices(wan, 4) as fleet:
+        for device in fleet:
+            await device.node.pair(ready["pairing_url"], code)
+            code = (await asyncio.to_thread(crew.command, "code"))["code"]
+        await until(lambda: all(len(device.acknowledged) > 3 for device in fleet))
+        shown = await asyncio.to_thread(status, home)
+        assert shown["service"]["pid"] == crew.process.pid
+        workers = {one["instance"]: one for one in shown["service"]["workers"]}
+        assert [one["ready"] for one in workers.values()] == [True, True]
+        assert sum(one["sessions"] for one in workers.values()) == len(shown["sessions"]) == 4
+        assert all(pairing["connected"] for pairing in shown["pairings"])
+        opened = await asyncio.to_thread(crew.event, "session_opened")
+        name = opened["session"].partition(":")[0]
+        assert name == opened["instance"]
+        sent = await asyncio.to_thread(
+            crew.command,
+            "send",
+            session=shown["sessions"][0]["session"],
+            message={"message_type": "SelectControlType", "control_type": "NO_SELECTION"},
+        )
+        assert sent["ok"], sent
+        unknown = await asyncio.to_thread(crew.command, "send", session="nobody:s1", message={})
+        assert unknown["error"]["kind"] == "connection_closed"
+
+        crew.process.send_signal(signal.SIGHUP)
+        assert {(await asyncio.to_thread(crew.event, "reloaded"))["instance"] for _ in range(2)} == set(workers)
+
+        os.kill(workers["box-1"]["pid"], signal.SIGKILL)
+        ended = await asyncio.to_thread(crew.event, "worker", state="ended")
+        assert ended["instance"] == "box-1"
+        assert "SIGKILL" in ended["text"]
+        before = [len(device.acknowledged) for device in fleet]
+        went_on = lambda: all(len(one.acknowledged) > n for one, n in zip(fleet, before, strict=True))  # noqa: E731
+        await until(went_on, 20)
+
+        def is_back() -> bool:
+            workers = {one["instance"]: one for one in status(home)["service"]["workers"]}
+            return workers["box-1"]["ready"] and workers["box-1"]["restarts"] == 1
+
+        while not await asyncio.to_thread(is_back):
+            await asyncio.sleep(0.1)
+    crew.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(crew.ended, 30) == 0
+    assert "box-1 ended with a signal (SIGKILL)" in crew.errors
+
+
+@pytest.mark.long
+def test_workers_end_with_their_parent(wan: Wan, postgresql: str, tmp_path: Path, start: Start) -> None:
+    with reserved_port() as port:
+        home = cloud_home(wan, tmp_path / "cloud", postgresql, port)
+        crew = start(home, "--workers", "2", env=ENVIRONMENT)
+        crew.event("ready")
+        pids = [one["pid"] for one in crew.command("status")["service"]["workers"]]
+        crew.process.kill()
+        crew.process.wait()
+        for pid in pids:
+            while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.sched_yield()
