@@ -94,12 +94,15 @@ class MetricsSettings(BaseModel):
     """Metrics and health of `serve` at ``http://127.0.0.1:PORT/metrics``, with a page or without.
 
     Attributes:
-        port: TCP port on this machine; 0 is any free one. Without it there is none but that of the page.
+        port: TCP port; 0 is any free one. Without it there is none but that of the page.
+        bind: Address to listen on; ``*`` is every address. Beyond loopback, whoever reaches it may read ``/metrics``,
+            ``/healthz`` and ``/readyz``, without encryption: for the checks of a balancer, in a network of one's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    bind: Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)] = "127.0.0.1"
 
 
 class EndpointConfig(BaseModel):

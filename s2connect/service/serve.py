@@ -14,7 +14,7 @@ from typing import Any
 
 from s2connect import Endpoint, PageSettings
 from s2connect.collector import short_collections
-from s2connect.endpoint.config import checked
+from s2connect.endpoint.config import bracketed, checked
 from s2connect.endpoint.instances import shared_port
 from s2connect.errors import ConfigurationError
 from s2connect.https.acceptor import raise_descriptor_limit
@@ -221,14 +221,16 @@ async def _open_metrics(service: Service, stack: contextlib.AsyncExitStack, port
     from s2connect.service.observe import observation_of
     from s2connect.web.metrics import PATH, Metrics
 
+    bind = kept.bind if kept is not None else "127.0.0.1"
     try:
-        metrics = await stack.enter_async_context(Metrics(observation_of(service), port, service.page_url))
+        served = Metrics(observation_of(service), port, service.page_url, bind=bind)
+        metrics = await stack.enter_async_context(served)
     except ConfigurationError as error:
         if not isinstance(error.__cause__, OSError):
             raise
         hint = "Choose another port: --metrics-port, or s2connect config set metrics.port"
         raise ConfigurationError(f"The metrics: {error.what}", hint=hint) from error
-    return f"http://127.0.0.1:{metrics.port}{PATH}"
+    return f"http://{'127.0.0.1' if bind == '*' else bracketed(bind)}:{metrics.port}{PATH}"
 
 
 async def _open_page(

@@ -223,7 +223,7 @@ def _value(name: str, text: str) -> Any:
         return str(path)
     if name == "deployment":
         return text.upper()
-    if name == "bind" or (name == "page.bind" and text != "*"):
+    if name == "bind" or (name in ("page.bind", "metrics.bind") and text != "*"):
         check_bind(text)
     field = _field(name)
     if field.annotation is bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from aiohttp import hdrs, web
 
 from s2connect.errors import ConfigurationError
-from s2connect.https.server import Handler
+from s2connect.https.server import Handler, is_loopback
 from s2connect.web.facts import write_json
 from s2connect.web.health import is_alive, is_ready, parts_of
 from s2connect.web.local_server import LocalServer
@@ -29,6 +29,9 @@ STATUS: Final = "/status.json"
 INSTALL: Final = "pip install 's2connect[metrics]'"
 
 _HERE: Final = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.ASCII | re.IGNORECASE)
+_ANY: Final = re.compile(r"(localhost|[0-9.]{7,15}|\[[0-9a-f:.]{2,45}\])(:\d{1,5})?", re.ASCII | re.IGNORECASE)
+"""Hosts of requests that are meant for this machine, or for an address. A web page that had its own name lead here
+sends that name."""
 
 
 class Monitoring:
@@ -102,6 +105,8 @@ async def status_of(observation: Observation) -> str:
 class Metrics:
     """Serves a service at ``http://127.0.0.1:port``; use it with ``async with``. Port 0 is any.
 
+    With another ``bind`` other machines come in, too, by its address, and get no more than the first three.
+
     ``/metrics`` has the numbers, ``/healthz`` and ``/readyz`` the health, ``/status.json`` the status, and ``/`` leads
     to the page, whose URL ``page`` returns. A request that is meant for another host is refused: it comes from a web
     page that had its own name lead here.
@@ -110,7 +115,14 @@ class Metrics:
         ConfigurationError: The extra ``metrics`` is not installed; or, when it starts, the port is taken.
     """
 
-    def __init__(self, observation: Observation, port: int, page: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        observation: Observation,
+        port: int,
+        page: Callable[[], str | None] = lambda: None,
+        *,
+        bind: str = "127.0.0.1",
+    ) -> None:
         try:
             import prometheus_client  # noqa: F401
         except ImportError:
@@ -118,7 +130,7 @@ class Metrics:
         self.port = port
         self._url_of_page = page
         self._observation = observation
-        self._server = LocalServer(None, host="127.0.0.1", port=port)
+        self._server = LocalServer(None, host=None if bind == "*" else bind, port=port)
         monitoring = Monitoring(observation)
         answers: dict[str, Callable[[], web.Response | Awaitable[web.Response]]] = {
             PATH: monitoring.metrics,
@@ -127,8 +139,10 @@ class Metrics:
             PAGE: self._page,
             STATUS: self._status,
         }
+        is_local = is_loopback(bind)
         for path, show in answers.items():
-            self._server.add_get(path, _for_this_machine(show))
+            if is_local or path in (PATH, ALIVE, READY):
+                self._server.add_get(path, _for_hosts(_HERE if is_local else _ANY, show))
 
     async def __aenter__(self) -> Self:
         """Listen."""
@@ -152,9 +166,9 @@ class Metrics:
         return web.Response(text=text, content_type="application/json", headers={"X-Content-Type-Options": "nosniff"})
 
 
-def _for_this_machine(show: Callable[[], web.Response | Awaitable[web.Response]]) -> Handler:
+def _for_hosts(host: re.Pattern[str], show: Callable[[], web.Response | Awaitable[web.Response]]) -> Handler:
     async def handle(request: web.Request) -> web.Response:
-        if not _HERE.fullmatch(request.host):
+        if not host.fullmatch(request.host):
             return web.Response(status=421)
         shown = show()
         return shown if isinstance(shown, web.Response) else await shown

@@ -63,3 +63,29 @@ async def test_a_web_page_with_its_own_name_for_this_machine_reads_nothing(
     async with aiohttp.ClientSession() as http, http.get(url + path, headers={"Host": host}) as response:
         assert response.status == 421
         assert await response.text() == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "status"),
+    [
+        ("/readyz", "192.0.2.7:9464", 200),
+        ("/readyz", "localhost", 200),
+        ("/metrics", "[2001:db8::7]:9464", 200),
+        ("/healthz", "10.0.0.3", 200),
+        ("/readyz", "evil.example", 421),
+        ("/readyz", "192.0.2.7.evil.example", 421),
+        ("/", "127.0.0.1", 404),
+        ("/status.json", "127.0.0.1", 404),
+    ],
+)
+async def test_beyond_this_machine_it_has_numbers_and_health_and_nothing_else(
+    served: tuple[Bridge, str, int], path: str, host: str, status: int
+) -> None:
+    bridge, _, _ = served
+    async with (
+        Metrics(Observation(bridge.endpoint, bridge), 0, bind="*") as metrics,
+        aiohttp.ClientSession() as http,
+        within(20),
+        http.get(f"http://127.0.0.1:{metrics.port}{path}", headers={"Host": host}) as response,
+    ):
+        assert response.status == status
