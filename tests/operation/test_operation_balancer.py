@@ -136,7 +136,7 @@ class Site:
             assert not deadline.passed(), self.proxy.log.read_text()
             time.sleep(0.1)
 
-    def owner(self) -> Running:
+    def serving(self) -> Running:
         """Wait until an instance has a session, and return it."""
         deadline = Deadline(20)
         while True:
@@ -196,19 +196,21 @@ def test_a_device_pairs_and_keeps_its_session_while_instances_come_and_go(
     code = b.command("code")["code"]
     paired = device.command("pair", url=here.url, code=code)
     assert paired["ok"], paired
-    owner = here.owner()
-    exchange(device, owner)
+    serving = here.serving()
+    exchange(device, serving)
 
-    owner.kill()  # nobody is told: what it had is cut
-    other = b if owner is a else a
+    serving.kill()  # nobody is told: what it had is cut
+    other = b if serving is a else a
     exchange(device, other)
 
-    name = next(name for name, running in here.instances.items() if running is owner)
+    name = next(name for name, running in here.instances.items() if running is serving)
     before = here.proxy.wait_for(f"instances/{name} is DOWN")
     here.start(name)
     here.instances[name].event("ready")
     here.proxy.wait_for(f"instances/{name} is UP", after=before)
-    other.process.send_signal(signal.SIGTERM)
+    other.process.send_signal(signal.SIGTERM)  # it drains: it gets nothing new, then the device is asked to come anew
+    here.proxy.wait_for(f"instances/{'b' if name == 'a' else 'a'} is DOWN")
+    assert other.process.poll() is None
     exchange(device, here.instances[name])
     assert other.ended(60) == 0
     device.kill()
@@ -216,13 +218,13 @@ def test_a_device_pairs_and_keeps_its_session_while_instances_come_and_go(
         assert f"{source} asks for /pairing/requestPairing without" in running.errors
 
 
-def exchange(device: Running, owner: Running) -> None:
+def exchange(device: Running, serving: Running) -> None:
     """Wait until both have the session, and send a message each way."""
-    at_owner = owner.event("session_opened")["session"]
+    at_instance = serving.event("session_opened")["session"]
     at_device = device.event("session_opened")["session"]
     sent = device.command("send", session=at_device, message=MEASUREMENT)
     assert sent["ok"], sent
-    owner.event("message", session=at_owner)
+    serving.event("message", session=at_instance)
 
 
 @pytest.mark.long
