@@ -229,4 +229,4 @@ def test_three_instances_answer_as_one_does(postgresql: str, monkeypatch: pytest
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_three_instances_answer_as_one_does_in_many_orders(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    _check(postgresql, 60, monkeypatch)
+    _check(postgresql, 40, monkeypatch)

@@ -231,7 +231,7 @@ async def test_confirmations_pairings_and_unpairings_never_wait_in_a_circle(
 
 @pytest.mark.long
 async def test_nor_do_many(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    await _roam_all(postgresql, monkeypatch, clients=8, rounds=6)
+    await _roam_all(postgresql, monkeypatch, clients=6, rounds=4)
 
 
 @pytest.mark.rule("ROLE-05")
