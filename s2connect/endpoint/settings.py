@@ -31,8 +31,9 @@ def read_config(home: Home) -> EndpointConfig:
     config = EndpointConfig.from_json(data)
     if not (url := os.environ.get(STORE_VARIABLE)):
         return config
-    settings = config.model_dump() | {"store": without_password(check_url(url))}
-    return checked(lambda: EndpointConfig.model_validate(settings), f"with {STORE_VARIABLE}")
+    store = without_password(check_url(url))
+    checked(lambda: EndpointConfig.model_validate(config.model_dump() | {"store": store}), f"with {STORE_VARIABLE}")
+    return config.model_copy(update={"store": store})
 
 
 class SharedNodes:
@@ -76,7 +77,8 @@ class SharedNodes:
         def changed(rows: dict[NodeId, bytes | None]) -> dict[NodeId, bytes | None]:
             nonlocal result
             known = [NodeConfig.model_validate_json(settings) for settings in rows.values() if settings is not None]
-            known += [node for node in new if node.id not in rows]
+            # One without an id has another one with every start: it is for a database that has none yet.
+            known += [node for node in new if node.id not in rows and ("id" in node.model_fields_set or not rows)]
             nodes = tuple(change(known))
             result = with_nodes(config, nodes)
             kept = {node.id: node.model_dump_json(exclude_none=True).encode() for node in nodes}

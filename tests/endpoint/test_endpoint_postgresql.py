@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 pytest.importorskip("psycopg")
 
-from s2connect import Endpoint, EndpointConfig, NodeConfig, Role, create_home, supervisor
+from s2connect import Endpoint, EndpointConfig, Home, NodeConfig, Role, create_home, supervisor
 from s2connect.errors import ConfigurationError, InstanceRuns, UsageError
 from s2connect.store.postgresql import instances
 from s2connect.store.postgresql.sealing import KEY_VARIABLE
@@ -70,6 +71,18 @@ async def test_nodes_are_in_the_database(settings: Settings) -> None:
             await endpoint.create_node(NodeConfig(role=Role.RM, alias="TWO"))
     async with Endpoint.open(config=config, serve=False) as endpoint:
         assert list(endpoint.nodes) == [added.id], "settings that still name a node do not bring it back"
+
+
+async def test_a_node_without_an_id_in_the_settings_is_one_and_the_same(settings: Settings, tmp_path: Path) -> None:
+    """As a person writes a config.json: each reading of it gives the node another id."""
+    home = Home.create(tmp_path / "home")
+    written = settings(nodes=()).model_dump(mode="json", exclude_none=True) | {"nodes": [{"role": "CEM"}]}
+    home.write_private("config.json", json.dumps(written).encode())
+    ids = []
+    for _ in range(2):
+        async with Endpoint.open(home.path, serve=False) as endpoint:
+            ids.append(list(endpoint.nodes))
+    assert ids[0] == ids[1]
 
 
 async def test_a_home_beside_a_database_is_only_read(settings: Settings, tmp_path: Path) -> None:
