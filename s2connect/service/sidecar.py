@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -141,10 +141,19 @@ class Service:
         """Report events until the endpoint closes, and take the sessions of all nodes unless others do."""
         self._supervisor.keep(lambda: self._follow(self._events), "report")
         self._takes_sessions = sessions
-        if not sessions:
-            return
-        for node in self.endpoint.nodes.values():
-            self._supervisor.keep(partial(self._sessions.take, node), "sessions", node.id)
+        self.endpoint.watch_nodes(self._nodes_changed)
+        self._take_sessions_of(self.endpoint.nodes.values())
+
+    def _take_sessions_of(self, nodes: Iterable[Node]) -> None:
+        if self._takes_sessions:
+            for node in nodes:
+                self._supervisor.keep(partial(self._sessions.take, node), "sessions", node.id)
+
+    def _nodes_changed(self, added: Sequence[Node]) -> None:
+        """Take over nodes that another instance has changed."""
+        self._codes.clear()
+        self._sink.put_nowait(events.NodesChanged(nodes=self._node_entries()))
+        self._take_sessions_of(added)
 
     def page_url(self) -> str | None:
         """Return the URL of the page; None without one."""
@@ -349,8 +358,7 @@ class Service:
         if command.alias is not None:
             members["alias"] = read_alias(command.alias)
         node = await self.endpoint.create_node(checked(lambda: NodeConfig.model_validate(members), "the node"))
-        if self._takes_sessions:
-            self._supervisor.keep(partial(self._sessions.take, node), "sessions", node.id)
+        self._take_sessions_of([node])
         return await self._hosted(node)
 
     async def _remove_node(self, command: commands.RemoveNode) -> commands.RemovedNode:

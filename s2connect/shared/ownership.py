@@ -198,7 +198,7 @@ class PostgresqlOwners:
         async def release(connection: Connection) -> None:
             await connection.execute(
                 f"WITH gone AS (DELETE FROM link WHERE (local, remote) IN ({_PAIRS}) AND owner = %s RETURNING 1)"  # noqa: S608
-                " SELECT pg_notify(%s, 'links') FROM (SELECT count(*) AS count FROM gone) AS any WHERE count > 0",
+                " SELECT pg_notify(%s, 'links') FROM (SELECT count(*) AS count FROM gone) AS released WHERE count > 0",
                 (*_columns(keys), self.instance, CHANNEL),
             )
 
