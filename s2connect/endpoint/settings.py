@@ -6,11 +6,12 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, checked
 from s2connect.endpoint.hosted import check_new_aliases
 from s2connect.endpoint.state import EndpointState
-from s2connect.errors import NotInitialised, UsageError
+from s2connect.errors import ConfigurationError, NotInitialised, UsageError
 from s2connect.model.common import NodeId
 from s2connect.store.home import Home
 from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, without_password
@@ -30,10 +31,22 @@ def read_config(home: Home) -> EndpointConfig:
         raise NotInitialised(f"{home.path} is not set up.")
     config = EndpointConfig.from_json(data)
     if not (url := os.environ.get(STORE_VARIABLE)):
+        if config.store is None:
+            _check_ids(config)
         return config
     store = without_password(check_url(url))
     checked(lambda: EndpointConfig.model_validate(config.model_dump() | {"store": store}), f"with {STORE_VARIABLE}")
     return config.model_copy(update={"store": store})
+
+
+def _check_ids(config: EndpointConfig) -> None:
+    """Refuse a node without an id, which would be another one with every start, and lose its pairings."""
+    for number, node in enumerate(config.nodes):
+        if "id" not in node.model_fields_set:
+            raise ConfigurationError(
+                f"{CONFIG_FILE}: nodes.{number}.id is missing.",
+                hint=f'Add it, and never change it: "id": "{uuid4()}"',
+            )
 
 
 class SharedNodes:

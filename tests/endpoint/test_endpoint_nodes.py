@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from uuid import uuid4
 
@@ -163,3 +164,16 @@ async def test_codes_of_a_removed_node_are_not_shown_any_more(rm: Endpoint) -> N
     assert rm.supervisor.failures.counts == {}
     with pytest.raises(UsageError, match="removed"):
         gone.issue_pairing_code()
+
+
+def test_a_node_without_an_id_in_the_home_is_refused_with_the_line_to_add(tmp_path: Path) -> None:
+    create_home(tmp_path / "home", lan_config(Role.RM))
+    home = Home.open(tmp_path / "home")
+    settings = json.loads((home.path / "config.json").read_bytes())
+    del settings["nodes"][0]["id"]
+    home.write_private("config.json", json.dumps(settings).encode())
+    with pytest.raises(ConfigurationError, match=r"nodes\.0\.id is missing") as refused:
+        read_config(home)
+    settings["nodes"][0] |= json.loads("{" + refused.value.hint.partition(": ")[2] + "}")
+    home.write_private("config.json", json.dumps(settings).encode())
+    assert read_config(home).nodes[0].role is Role.RM
