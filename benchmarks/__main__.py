@@ -39,10 +39,11 @@ THEMES: Final = (
     "gc",
     "fleet",
     "herd",
+    "instances",
 )
 """One file each, in the order of the table."""
 
-COMMANDS: Final = ("sizing",)
+COMMANDS: Final = ("faults", "sizing")
 """Files with a command line of their own: the file's ``main``."""
 
 PEERS: Final = {"s2python": "s2-python", "s2auth": "s2auth", "aiomqtt": "aiomqtt"}

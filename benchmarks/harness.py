@@ -106,9 +106,15 @@ class Worker:
         return self._read()
 
     def kill(self) -> None:
-        """Kill the process."""
+        """Kill the process, and close what led to it."""
         self._process.kill()
         self._process.wait()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._log.close()
 
     def _read(self) -> Task:
         assert self._process.stdout is not None

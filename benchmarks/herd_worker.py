@@ -16,7 +16,7 @@ import random
 import socket
 import ssl
 import time
-from collections import Counter
+from collections import Counter, deque
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
@@ -55,6 +55,7 @@ class Device:
     number: int
     source: str
     tokens: list[str]
+    tries: int = 0
     writer: asyncio.StreamWriter | None = None
     backoff: Backoff = field(default_factory=Backoff)
 
@@ -66,6 +67,7 @@ class Herd:
         url = urlsplit(task["server"]["session_url"])
         assert url.port is not None
         self._port, self._path, self._context = url.port, url.path, context
+        self._host, self._addresses = task.get("host", HOST), task.get("addresses", ["127.0.0.1"])
         self._manager = str(node_id("cem-0"))
         self.devices = [
             Device(n, f"127.{1 + n // 60_000}.{n // 250 % 240}.{n % 250 + 1}", [token(n).reveal()])
@@ -82,15 +84,20 @@ class Herd:
         try:
             sock.setblocking(False)
             sock.bind((device.source, 0))
-            await loop.sock_connect(sock, ("127.0.0.1", self._port))
+            address = self._addresses[(device.number + device.tries) % len(self._addresses)]
+            await loop.sock_connect(sock, (address, self._port))
             # A refusal arrives at once and saves TLS here, which leaves the processor to the server.
             await asyncio.sleep(REFUSAL_WAIT)
             with contextlib.suppress(BlockingIOError):
                 sock.recv(1, socket.MSG_PEEK)
                 raise ConnectionResetError
             return await asyncio.open_connection(
-                sock=sock, ssl=self._context, server_hostname=HOST, ssl_handshake_timeout=60, limit=8192
+                sock=sock, ssl=self._context, server_hostname=self._host, ssl_handshake_timeout=60, limit=8192
             )
+        except ConnectionRefusedError:
+            sock.close()
+            device.tries += 1  # at the next address, as a balancer does it
+            raise Refused("nobody listens") from None
         except ConnectionError:
             sock.close()
             raise Refused("closed before TLS", busy=True) from None
@@ -112,7 +119,8 @@ class Herd:
     ) -> tuple[int, bytes]:
         reader, writer = streams
         authorization = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
-        head = f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n{authorization}{more}Content-Length: {len(body)}\r\n\r\n"
+        more = f"{authorization}{more}Content-Length: {len(body)}\r\n\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\n{more}"
         writer.write(head.encode() + body)
         try:
             answer = await reader.readuntil(b"\r\n\r\n")
@@ -257,6 +265,12 @@ async def devices(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
             case "come":
                 for device in herd.devices[question.get("first", 0) : question.get("until")]:
                     spawn(device, stay=True)
+            case "again":
+                for device in herd.devices:
+                    if device.writer is None:
+                        spawn(device, stay=True)
+            case "laps":
+                return await laps(question["at_a_time"], question["seconds"])
             case "offer":
                 return await offer(question["rate"], question["seconds"])
             case "stop":
@@ -288,6 +302,23 @@ async def devices(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
             work.cancel()
         await asyncio.gather(*coming, return_exceptions=True)
         return {"offered": begun / seconds, "rate": finished / took, "fates": fates, "spans": spans}
+
+    async def laps(at_a_time: int, seconds: float) -> Task:
+        """Make attempts one after the other, so many at a time, each of a device that has no session."""
+        herd.fates.clear()
+        herd.spans.clear()
+        free, began = deque(herd.devices), time.monotonic()
+
+        async def run() -> None:
+            while time.monotonic() < began + seconds:
+                device = free.popleft()
+                await herd.one_of_many(device)
+                free.append(device)
+
+        await asyncio.gather(*(run() for _ in range(at_a_time)))
+        took = time.monotonic() - began
+        fates = dict(herd.fates)
+        return {"count": fates.get("connected", 0), "seconds": took, "fates": fates, "spans": summary(herd.spans)}
 
     question_patience = 15.0
     return {}, answer

@@ -70,7 +70,7 @@ COSTS: Final = (
         0.02,
         "s",
         "CPU of an instance for a pairing",
-        "assumed: not four times a session initiation",
+        "assumed: four times a session initiation",
         "pairing: CPU of an instance, PostgreSQL",
         1e-3,
     ),
@@ -92,13 +92,12 @@ COSTS: Final = (
     ),
     Cost(
         "initiation_transactions",
-        4,
+        8,
         "",
         "further transactions and single statements of a session initiation",
         INSTANCES,
-        "session initiation: transactions of PostgreSQL",
     ),
-    Cost("pairing_commits", 2, "", "commits that wait for the disk, for a pairing", INSTANCES),
+    Cost("pairing_commits", 1, "", "commits that wait for the disk, for a pairing", INSTANCES),
     Cost("pairing_bytes", 1500, "B", "space of a pairing in the database, with its indexes", "assumed"),
 )
 """All unit costs, with what they are where nothing else is given."""
@@ -211,7 +210,7 @@ def costs(**given: float) -> dict[str, float]:
 CONNECTIONS: Final = POOL_SIZE + 2
 """Connections of an instance to the database: those of the pool, of LISTEN, and of the vault."""
 
-SWEEPS: Final = 10.0 / 5.0
+SWEEPS: Final = 3.0
 """Statements a second of an instance that does nothing: expired state, and its sign of life."""
 
 

@@ -47,7 +47,11 @@ class Wire:
             await self._forward(reader, writer)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to_reader, to_writer = await asyncio.open_unix_connection(self._upstream)
+        try:
+            to_reader, to_writer = await asyncio.open_unix_connection(self._upstream)
+        except OSError:  # the server does not run
+            writer.transport.abort()
+            return
         back = asyncio.ensure_future(self._copy(to_reader, writer))
         try:
             await self._copy(reader, to_writer, cut=back.cancel)
