@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import json
 import os
+import socket
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from s2connect import EndpointConfig
 from s2connect.diagnostics import home, machine, server
-from s2connect.diagnostics.findings import Check, Layer
+from s2connect.diagnostics.findings import Check, Layer, Verdict
 from s2connect.diagnostics.home import FileFacts
 from s2connect.diagnostics.intermediaries import service_at_broker
 from s2connect.diagnostics.links import links
@@ -363,3 +365,16 @@ def test_a_state_directory_that_cannot_be_written_is_a_fault(tmp_path: Path, mon
     finding = home.write_protected(tmp_path)
     assert finding is not None
     assert finding.cure == f"Allow it to its owner: chmod -R u+rwX '{tmp_path}'"
+
+
+async def test_behind_a_balancer_the_port_is_looked_at_and_no_request_is_made() -> None:
+    balanced = {"deployment": "WAN", "host": "s2.example.com", "port": 443, "bind": "127.0.0.1"}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        config = EndpointConfig.model_validate({**balanced, "listen_port": port, "balancers": ["192.0.2.10"]})
+        found = await server._listens(config)
+        assert (found.layer, found.verdict) == (Layer.SERVICE, Verdict.OK)
+        assert str(port) in found.cause
+    found = await server._listens(config)
+    assert found.verdict is Verdict.FAIL
+    assert found.cure
