@@ -144,6 +144,15 @@ class Running:
                 return news
             self._unclaimed.append(news)
 
+    def so_far(self) -> list[str]:
+        """Return all lines that have come, also those that nobody has waited for."""
+        while not self._news.empty():
+            line = self._news.get()
+            if line is not None:
+                self.lines.append(line)
+                self._unclaimed.append(line)
+        return list(self.lines)
+
     def event(self, name: str, **fields: object) -> Object:
         """Wait for an event."""
 
