@@ -174,6 +174,8 @@ class Page:
             assert not started.ended, f"{started.command} has ended before {text!r}: {started.output}"
             assert deadline.left(), f"{started.command} did not lead to {text!r}: {started.output}"
             time.sleep(0.05)
+        # A traceback repeats the line that failed, with the text in it.
+        assert "Traceback (most recent call last)" not in started.output, started.output
 
     def _run(self, command: str, *, typed: str = "", code: int = 0) -> None:
         run = Command(command, self)
