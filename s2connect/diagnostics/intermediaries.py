@@ -17,6 +17,7 @@ from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.probes import ASK_TIMEOUT, connect
 from s2connect.errors import CertificateRefused, S2ConnectError
 from s2connect.model.proxy import Proxies
+from s2connect.model.url import MqttUrl
 from s2connect.service.commands import BrokerStatus
 from s2connect.transports.mqtt.settings import refused_broker
 
@@ -73,19 +74,27 @@ async def check_broker(endpoint: ExaminedEndpoint, found: Findings) -> None:
     settings = await asyncio.to_thread(mqtt.complete, endpoint.config.host)
     context = await asyncio.to_thread(settings.context)
     found.check = Check(Layer.BROKER, "broker.tls")
-    url = settings.url
-    begun = time.monotonic()
-    try:
-        await verify_pki(url.host, url.port, context, timeout=ASK_TIMEOUT)
-    except CertificateRefused as error:
-        raise refused_broker(f"{url.host}:{url.port}", error) from error
-    took = milliseconds(time.monotonic() - begun)
-    found.append(found.check.ok(f"The MQTT broker {url.host}:{url.port} answers with TLS, in {took}."))
+    answering: list[MqttUrl] = []
+    for url in settings.nodes:
+        begun = time.monotonic()
+        try:
+            try:
+                await verify_pki(url.host, url.port, context, timeout=ASK_TIMEOUT)
+            except CertificateRefused as error:
+                raise refused_broker(f"{url.host}:{url.port}", error) from error
+        except S2ConnectError as error:
+            if url == settings.nodes[-1] and not answering:
+                raise
+            found.append(found.check.warn(error.what, error.hint))  # the others do its work
+            continue
+        answering.append(url)
+        took = milliseconds(time.monotonic() - begun)
+        found.append(found.check.ok(f"The MQTT broker {url.host}:{url.port} answers with TLS, in {took}."))
     found.check = Check(Layer.BROKER, "broker.login")
     if endpoint.running:
         found.append(service_at_broker(endpoint.status.endpoint.broker if endpoint.status is not None else None))
         return
-    connection = await BrokerConnection(settings, context).open(ASK_TIMEOUT)
+    connection = await BrokerConnection(settings.at(answering[0]), context).open(ASK_TIMEOUT)
     try:
         found.append(found.check.ok(f"The broker lets {settings.client_id} in."))
         found.check = BROKER_ROUND_TRIP

@@ -122,6 +122,13 @@ async def test_a_good_broker_passes_and_one_that_is_broken_fails_at_its_step(
     assert list(running) == ["tls", "login"]
     assert "while the service does not run" in running["login"].cause
 
+    degraded = await setup.examine(urls=[f"mqtts://localhost:{free_port()}"])
+    assert [(name, finding.verdict) for name, finding in degraded.items()] == [
+        ("tls", "warn"),
+        ("login", "ok"),
+        ("round_trip", "ok"),
+    ], "a node of the cluster is away"
+
     setup.password_file.write_text("wrong")
     refused = await setup.examine()
     assert refused["login"].verdict == "fail"

@@ -8,12 +8,22 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from s2connect.bridge.config import MqttManager, PlainClientDevice
+from s2connect.bridge.mqtt import MqttManagerSide
+from s2connect.bridge.nodes import representative_id
+from s2connect.bridge.plain import PlainClientDevicesSide
+from s2connect.bridge.relay import Policy
+from s2connect.bridge.route import Route
+from s2connect.endpoint.plain_server import PlainServer
 from s2connect.errors import ConnectionClosed, S2ConnectError
+from s2connect.messages.envelope import SESSION_REQUEST, read_message
 from s2connect.model.common import MQTT, NodeId, Role
+from s2connect.model.proxy import Proxies
 from s2connect.transports import ListedDevice, StaticGateway, StaticSession
 from s2connect.transports.base import Connection, ConnectionInfo
 from s2connect.transports.mqtt import transport as transport_module
@@ -21,7 +31,9 @@ from s2connect.transports.mqtt.broker import BrokerConnection
 from s2connect.transports.mqtt.parameters import ChannelLimits, MqttCommunicationDetails, SessionToken
 from s2connect.transports.mqtt.rivals import SUSPICIOUS_LOSSES
 from s2connect.transports.mqtt.transport import MqttTransport
+from s2connect.transports.plain import PlainAcceptor
 from tests.artemis import ArtemisCluster, password
+from tests.bridge.route_fixtures import POWER, client_devices, converse, part, private_file
 from tests.waits import slowed, until, within
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
@@ -333,3 +345,45 @@ async def patient(made: MqttTransport) -> BrokerConnection:
         with contextlib.suppress(S2ConnectError):
             return await made.client.up()
         await asyncio.sleep(0.02)
+
+
+async def test_a_bridge_tells_a_device_which_message_was_lost_with_the_node_of_the_energy_manager(
+    cluster: ArtemisCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has acknowledged it; nothing hangs, and the link comes up again."""
+    monkeypatch.setattr("s2connect.transports.backoff.BASE_DELAY", 0.2)
+    session = static_session()
+    bridge, device_id = NodeId(uuid4()), NodeId(uuid4())
+    session = replace(session, client=representative_id(bridge, "battery"))
+    secret = private_file(tmp_path / "secret", SECRET.reveal() + "\n")
+    came: asyncio.Queue[Connection] = asyncio.Queue()
+    async with (
+        PlainServer(PlainAcceptor(role=Role.RM, local=device_id, tokens=None)) as device_server,
+        transport(cluster, "cloud", Role.CEM, 0, 1) as cloud,
+        transport(cluster, "house", Role.RM, 1, 0) as mqtt,
+        within(60),
+    ):
+        await cloud.listen_static(session, came.put_nowait)
+        battery = PlainClientDevice(id="battery", name="Battery", url=f"ws://127.0.0.1:{device_server.port}/")
+        manager = MqttManagerSide(mqtt, bridge, MqttManager(type="mqtt", id=session.server, secret_file=secret))
+        devices = PlainClientDevicesSide(bridge, client_devices(battery), Proxies())
+        route = Route("house", devices, manager, Policy(patience=slowed(0.9)))
+        await route.start()
+        device, cem = await asyncio.gather(anext(device_server), came.get())
+        await converse(device, cem)
+        await asyncio.to_thread(cluster.kill, 0)
+        await device.send(POWER % "on-its-way")
+        told = [read_message(text) async for text in _until_restart(device)]
+        answers = [(one.subject_id, one.status) for one in told if one.type == "ReceptionStatus"]
+        assert answers == [("on-its-way", "TEMPORARY_ERROR")]
+        await device.close()
+        device, cem = await asyncio.gather(anext(device_server), came.get())
+        await converse(device, cem)
+        await part(route, device, cem)
+
+
+async def _until_restart(device: Connection) -> AsyncIterator[str]:
+    async for text in device:
+        if read_message(text).type == SESSION_REQUEST:
+            return
+        yield text
