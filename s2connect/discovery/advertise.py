@@ -17,7 +17,19 @@ from zeroconf import Error as ZeroconfError
 from zeroconf import RecordUpdate, RecordUpdateListener, ServiceInfo, ServiceNameAlreadyRegistered, Zeroconf
 from zeroconf.asyncio import AsyncZeroconf
 
-from s2connect.discovery.dns import AAAA, CLASS_IN, SRV, TXT, A, DNSAddress, DNSRecord, DNSService, query, response
+from s2connect.discovery.dns import (
+    AAAA,
+    CLASS_IN,
+    SRV,
+    TXT,
+    A,
+    DNSAddress,
+    DNSOutgoing,
+    DNSRecord,
+    DNSService,
+    query,
+    response,
+)
 from s2connect.discovery.network import NetworkMonitor
 from s2connect.discovery.shared import shared_zeroconf
 from s2connect.discovery.txt import SERVICE_TYPE, SUBTYPES, Advertisement, encode_txt
@@ -34,6 +46,9 @@ PROBES = 3
 
 PROBE_SECONDS = 0.25
 """Seconds to wait for an answer to each probe (RFC 6762, section 8.1)."""
+
+ANSWER_SECONDS = 1.0
+"""Seconds in which another device that has our name answers a question for it."""
 
 CLAIM_TTL = 1
 """Seconds for which others remember the records of :func:`claim_name`."""
@@ -54,8 +69,9 @@ class Advertiser:
     Args:
         advertisement: What to publish.
         zeroconf: An instance to use instead of this process's own.
-        on_conflict: Called once if another device takes the name after ``start`` (DISC-07). The endpoint is published
-            on; both devices are then found by chance only.
+        on_conflict: Called once if another device takes the name after ``start`` (DISC-07), and once more if one does
+            after :meth:`is_contested` was false. The endpoint is published on; both devices are then found by chance
+            only.
         failures: Reports errors of ours while the addresses of this machine are followed.
     """
 
@@ -127,6 +143,24 @@ class Advertiser:
             if self._infos:
                 await self._publish(advertisement)
 
+    async def is_contested(self) -> bool:
+        """Return whether another device answers for our name now, or has shown itself since the conflict or last call.
+
+        It takes a second. If none does a conflict is over. Cancel-safe.
+        """
+        assert self._zeroconf is not None
+        assert self._guard is not None
+        guard = self._guard
+        self._zeroconf.zeroconf.async_send(self._question())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(guard.rival), ANSWER_SECONDS)
+        contested = guard.rival.done()
+        guard.watch_anew()
+        if not contested:
+            self._conflict = None
+            guard.rival.add_done_callback(self._conflict_came_up)
+        return contested
+
     async def close(self) -> None:
         """Withdraw with a goodbye (DISC-02); idempotent."""
         await self._resources.aclose()
@@ -135,14 +169,17 @@ class Advertiser:
         advertisement = self._advertisement
         if core.registry.async_get_info_name(advertisement.service.lower()) is not None:
             raise _conflict(advertisement)
-        host = f"{advertisement.host}."
-        probe = query([(advertisement.service, SRV), (advertisement.service, TXT), (host, A), (host, AAAA)])
+        probe = self._question()
         # What we mean to publish makes the query a probe, which the owner answers without delay.
         probe.add_authorative_answer(_infos(advertisement, self._addresses)[None].dns_pointer())
         for _ in range(PROBES):
             core.async_send(probe)
             with contextlib.suppress(TimeoutError):
                 raise await asyncio.wait_for(asyncio.shield(guard.rival), PROBE_SECONDS)
+
+    def _question(self) -> DNSOutgoing:
+        service, host = self._advertisement.service, f"{self._advertisement.host}."
+        return query([(service, SRV), (service, TXT), (host, A), (host, AAAA)])
 
     async def _publish(self, advertisement: Advertisement) -> None:
         assert self._zeroconf is not None
@@ -206,6 +243,8 @@ class Advertiser:
     def _conflict_came_up(self, rival: asyncio.Future[NameConflict]) -> None:
         if rival.cancelled():
             return
+        assert self._guard is not None
+        self._guard.watch_anew()
         self._conflict = rival.result()
         log.warning("%s", self._conflict.what)
         self._network_changed(True)  # announce once more, so that the other device learns of it, too
@@ -240,10 +279,14 @@ class _NameGuard(RecordUpdateListener):
     """
 
     def __init__(self, advertisement: Advertisement, addresses: Collection[str]) -> None:
-        self.rival: asyncio.Future[NameConflict] = asyncio.get_running_loop().create_future()
+        self.watch_anew()
         self._own: set[bytes] = set()
         self._ports: set[int] = set()
         self.expect(advertisement, addresses)
+
+    def watch_anew(self) -> None:
+        """Forget the rival that was seen; :attr:`rival` is that which is seen next."""
+        self.rival: asyncio.Future[NameConflict] = asyncio.get_running_loop().create_future()
 
     def expect(self, advertisement: Advertisement, addresses: Collection[str]) -> None:
         """From now on these are our own records; those that were stay ours, their echo may still come."""

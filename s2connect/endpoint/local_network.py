@@ -70,6 +70,9 @@ NO_MDNS_RETRY = 60.0
 """Seconds before the next try where mDNS could not be used, or another device has our name; a change of this machine's
 addresses retries earlier."""
 
+CONFLICT_ROUNDS = 3
+"""Retries of a copy of this endpoint, each of which it announces, after which it counts as gone when none has come."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
@@ -250,11 +253,15 @@ class LocalNetwork:
             async with Advertiser(
                 shown, zeroconf=self._zeroconf, on_conflict=self._conflict, failures=self._state.supervisor.failures
             ) as advertiser:
-                _log.info("advertised in the local network as %s", shown.instance)
-                self._conflicting = False
-                self._copies.clear()
-                self._state.events.publish(Advertised(name=shown.instance))
-                while await self._other_roles.wait():
+                self._found_as(shown)
+                while True:
+                    try:
+                        async with asyncio.timeout(CONFLICT_ROUNDS * NO_MDNS_RETRY if self._conflicting else None):
+                            await self._other_roles.wait()
+                    except TimeoutError:
+                        if not await advertiser.is_contested():
+                            self._found_as(shown)
+                        continue
                     self._other_roles.clear()
                     if (now := self._advertisement()).roles != shown.roles:
                         shown = now
@@ -264,11 +271,19 @@ class LocalNetwork:
         except ConfigurationError as error:
             self._state.notice("not_advertised", str(error))
 
+    def _found_as(self, shown: Advertisement) -> None:
+        """Report that this endpoint is found by its name, and no other device has that."""
+        _log.info("advertised in the local network as %s", shown.instance)
+        self._conflicting = False
+        self._copies.clear()
+        self._state.events.publish(Advertised(name=shown.instance))
+
     def _conflict(self, error: NameConflict, *, claim: bool = False) -> None:
         """Report another device with our name, once, and look at it; with ``claim`` it does not know of us yet."""
         if not self._conflicting:
             self._conflicting = True
             self._state.notice(error.kind, str(error))
+            self._other_roles.set()  # the task that waits for them looks whether the conflict is over
         if error.address or error.port is not None:
             self._state.supervisor.spawn(self._recognise(error, claim=claim), "recognise")
 
@@ -286,7 +301,8 @@ class LocalNetwork:
         if own is None or chain.ca_fingerprint != own:
             return
         if claim:
-            await claim_name(self._advertisement(), self._zeroconf)
+            with contextlib.suppress(NotReachable):  # the network has just gone
+                await claim_name(self._advertisement(), self._zeroconf)
         where = f"at {address}" if address not in here else f"on this machine, port {port}"
         if where not in self._copies:
             self._copies.add(where)

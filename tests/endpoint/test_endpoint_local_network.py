@@ -156,6 +156,24 @@ def test_two_copies_of_an_endpoint_in_the_network_recognise_each_other_by_their_
 
 
 @pytest.mark.long
+@pytest.mark.rule("DISC-07")
+def test_an_endpoint_says_so_once_the_copy_of_it_has_stopped(homes: Iterator[Path]) -> None:
+    with Lan(2, ipv6=False) as lan:
+        home, copied = next(homes), next(homes)
+        first = LanEndpoint(lan.hosts[0], home, role="CEM", host="ems.local", retry=1.5)
+        first.event("Advertised")
+        shutil.copytree(home, copied, ignore=shutil.ignore_patterns("lock", "control*"), dirs_exist_ok=True)
+        second = LanEndpoint(lan.hosts[1], copied, role="CEM", host="ems.local", retry=0.3)
+        first.event("Notice", kind="copy_of_this_endpoint")
+        known = len(first.process.lines)
+        lan.hosts[0].run("sleep", "6")  # while it looks once whether the copy is gone, which shows itself all the time
+        assert first.do("code")
+        assert not [line for line in first.process.lines[known:] if '"Advertised"' in line]
+        second.process.end_input()
+        first.event("Advertised")
+
+
+@pytest.mark.long
 def test_two_copies_of_an_endpoint_on_one_machine_recognise_each_other(homes: Iterator[Path]) -> None:
     with Lan(1, ipv6=False) as lan:
         home, copied = next(homes), next(homes)
