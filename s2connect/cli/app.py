@@ -16,6 +16,7 @@ from s2connect import __version__
 from s2connect.cli import (
     backup_commands,
     bridge_commands,
+    cluster_commands,
     config_commands,
     diagnostics_commands,
     discover_commands,
@@ -197,6 +198,7 @@ app.add_typer(node_commands.app, name="node", rich_help_panel="Set up and run")
 app.add_typer(page_commands.app, name="page", rich_help_panel="Look and mend")
 register(app, backup_commands.backup, backup_commands.restore, backup_commands.move, panel="Keep and move")
 app.add_typer(store_commands.app, name="store", rich_help_panel="Keep and move")
+app.add_typer(cluster_commands.app, name="cluster", rich_help_panel="Look and mend")
 app.add_typer(bridge_commands.app, name="bridge", rich_help_panel="More products")
 app.add_typer(transfer_commands.app, name="transfer", rich_help_panel="More products")
 app.add_typer(registry_commands.app, name="registry", rich_help_panel="More products")

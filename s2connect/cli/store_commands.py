@@ -44,13 +44,13 @@ app = typer.Typer(
 )
 
 
-def _url(options: Options, given: str | None) -> str:
+def database_url(options: Options, given: str | None) -> str:
     """Return the URL of the database that is meant."""
     from s2connect.endpoint.settings import read_config
     from s2connect.endpoint.storage import store_url
 
     require_extra()
-    url = given or os.environ.get(STORE_VARIABLE)
+    url = given or os.environ.get(STORE_VARIABLE) or None
     if url is None and (options.path / "config.json").exists():
         url = store_url(read_config(Home.open(options.path)))
     if url is None:
@@ -113,7 +113,7 @@ def migrate(
     """
     from s2connect.store.postgresql import migrating
 
-    url = _url(options, store)
+    url = database_url(options, store)
     before, after = run_work(migrating.contract(url) if contract else migrating.expand(url))
     options.report(
         {
@@ -198,7 +198,7 @@ def reseal(
     """Seal every secret in the database with the first key. The other keys can go then."""
     from s2connect.store.postgresql.resealing import reseal as reseal_all
 
-    url = _url(options, store)
+    url = database_url(options, store)
     number = run_work(reseal_all(url, _keys(options, store_key_file)))
     options.report(
         {"store": shown(url), "resealed": number},

@@ -18,7 +18,7 @@ from s2connect.endpoint.connections import ConnectionManager, LiveConnection, Pe
 from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.draining import drain
 from s2connect.endpoint.hosted import described, find_node, with_aliases
-from s2connect.endpoint.instances import join
+from s2connect.endpoint.instances import cluster, join
 from s2connect.endpoint.mqtt import mqtt_transport
 from s2connect.endpoint.node import Node
 from s2connect.endpoint.pairing import CodeStatus, PairingManager
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from s2connect.endpoint.certificate import CertificateManager, Certificates
     from s2connect.endpoint.local_network import LocalNetwork
     from s2connect.endpoint.server import Server
+    from s2connect.store.postgresql.cluster import Cluster
     from s2connect.transports.mqtt.transport import MqttTransport
 
 _log = logging.getLogger(__name__)
@@ -260,6 +261,10 @@ class Endpoint:
     def instance(self) -> str | None:
         """Name of this instance; None where no database is shared with others."""
         return self._state.presence.name if self._state.presence is not None else None
+
+    async def cluster(self) -> Cluster | None:
+        """Return the status of all instances on the database; None without one. Raises StorageUnavailable."""
+        return await cluster(self._state)
 
     async def drain(self, *, wait: float = 30.0, rate: float = 100.0) -> int:
         """Serve what was begun, for ``wait`` seconds at most; then have the peers go elsewhere, ``rate`` a second."""

@@ -6,11 +6,14 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from s2connect.endpoint.config import INSTANCE_NAME, EndpointConfig
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import UsageError
+
+if TYPE_CHECKING:  # psycopg is an extra
+    from s2connect.store.postgresql.cluster import Cluster
 
 INSTANCE_VARIABLE: Final = "S2CONNECT_INSTANCE"
 """Environment variable with the name of this instance, before that of the settings."""
@@ -65,3 +68,12 @@ async def join(state: EndpointState, sessions: Callable[[], int]) -> None:
     presence.on_lost = lambda error: state.notice(INSTANCE_LOST, str(error))
     await presence.claim()
     state.supervisor.keep(presence.keep, "presence")
+
+
+async def cluster(state: EndpointState) -> Cluster | None:
+    """Return the status of all instances on the database; None without one. Raises StorageUnavailable."""
+    if state.presence is None:
+        return None
+    from s2connect.store.postgresql.cluster import cluster_of
+
+    return await state.presence.read(cluster_of)

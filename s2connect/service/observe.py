@@ -12,4 +12,6 @@ def observation_of(service: Service, bridge: Bridge | None = None) -> Observatio
     if service.observation is None:
         observation = service.observation = Observation(service.endpoint, bridge)
         service.endpoint.supervisor.keep(observation.run, "observation")
+        if service.endpoint.instance is not None:
+            service.endpoint.supervisor.keep(observation.follow_cluster, "cluster")
     return service.observation

@@ -35,6 +35,8 @@ class Numbers:
         """Return the present metrics."""
         observation = self._observation
         yield from _endpoint(observation)
+        if (name := observation.endpoint.instance) is not None:
+            yield from _cluster(name, observation)
         if observation.bridge is None:
             yield from _sessions(observation)
         else:
@@ -82,6 +84,41 @@ def _endpoint(observation: Observation) -> Iterator[Metric]:
     for task, number in endpoint.supervisor.failures.counts.items():
         tasks.add_metric([task], number)
     yield tasks
+
+
+def _cluster(name: str, observation: Observation) -> Iterator[Metric]:
+    me = _gauge("instance_info", "1, of this instance on the database.", "name")
+    me.add_metric([name], 1)
+    yield me
+    found = observation.cluster
+    seen = _gauge("database_reached", "1 while the database was reached when it was asked last, otherwise 0.")
+    seen.add_metric([], found is not None)
+    yield seen
+    if found is None:
+        return
+    states = Counter("dead" if not one.alive else "draining" if one.draining else "alive" for one in found.instances)
+    instances = _gauge("instances", "Instances on the database that have not ended in order.", "state")
+    for state in ("alive", "draining", "dead"):
+        instances.add_metric([state], states[state])
+    yield instances
+    links = _gauge("links_held", "Connections of which we are the client, by the lease of this instance.")
+    links.add_metric([], found.links.get(name, 0))
+    yield links
+    orphaned = _gauge("orphaned_pairings", "Pairings whose session was at an instance that is dead.")
+    orphaned.add_metric([], sum(found.orphaned.values()))
+    yield orphaned
+    over = _gauge("leases_over", "Leases of links that have run out, and that nobody has taken yet.")
+    over.add_metric([], found.leases_over)
+    yield over
+    if (replication := found.replication) is None or replication.synchronous is None:
+        return
+    waits = _gauge("replication_synchronous", "1 while commits wait for a standby that is there, otherwise 0.")
+    waits.add_metric([], replication.synchronous)
+    yield waits
+    lag = _gauge("standby_lag_seconds", "Seconds by which a standby of the database is behind.", "standby")
+    for one in replication.standbys:
+        lag.add_metric([one.name], one.lag_seconds or 0.0)
+    yield lag
 
 
 def _sessions(observation: Observation) -> Iterator[Metric]:

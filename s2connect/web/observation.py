@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from s2connect import (
     CodeStatus,
@@ -25,7 +25,7 @@ from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.link import Link
 from s2connect.discovery.resolve import is_local_name
 from s2connect.endpoint.connections import PeerHistory
-from s2connect.errors import UsageError
+from s2connect.errors import StorageUnavailable, UsageError
 from s2connect.web import advice
 from s2connect.web.codes import CODES
 from s2connect.web.facts import (
@@ -60,8 +60,14 @@ CLOCK_SET: Final = timedelta(seconds=0.5)
 QUIET: Final = 5.0
 """Seconds after which :meth:`Observation.changed` returns without news: ages grow."""
 
+if TYPE_CHECKING:  # psycopg is an extra
+    from s2connect.store.postgresql.cluster import Cluster
+
 PAUSE: Final = 0.5
 """Seconds between two readings of the pairings from the store."""
+
+CLUSTER_EVERY: Final = 30.0
+"""Seconds between two readings of the status of all instances: the database counts pairings for it."""
 
 MAX_SHOWN_CURVES: Final = 48
 """Curves that are returned at once."""
@@ -89,6 +95,7 @@ class Observation:
         pairings: All pairings, oldest first.
         journal: Messages and measured values.
         began: When it began.
+        cluster: Status of all instances on the database; None without one, or while it is away.
         not_found: Why others do not find this endpoint in the local network; empty if they do, or need not.
     """
 
@@ -110,6 +117,7 @@ class Observation:
         self._meters: dict[PairKey, Meter] = {}
         self._past = Meter("", "")  # of peers that are not paired any more
         self._code_ends: dict[object, datetime] = {}
+        self.cluster: Cluster | None = None
         self.not_found = ""
         self._changes = 0
         self._zero = self.began - timedelta(seconds=self._loop.time())
@@ -171,6 +179,15 @@ class Observation:
             except StopAsyncIteration:
                 return
             self._note(event)
+
+    async def follow_cluster(self) -> None:
+        """Read the status of all instances on the database again and again, until cancelled."""
+        while True:
+            try:
+                self.cluster = await self.endpoint.cluster()
+            except StorageUnavailable:
+                self.cluster = None
+            await asyncio.sleep(CLUSTER_EVERY)
 
     async def follow_network(self) -> None:
         """Look for endpoints in the local network until cancelled."""

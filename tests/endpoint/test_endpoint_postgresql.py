@@ -161,3 +161,41 @@ async def test_an_endpoint_is_one_instance_and_stays_it_after_an_error(
             pass
     async with Endpoint.open(config=settings(port=0)):
         pass
+
+
+async def test_an_instance_shows_the_state_of_all_as_metrics(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("prometheus_client")
+    from s2connect.web import observation as module
+    from s2connect.web.metrics import Monitoring
+
+    monkeypatch.setattr(module, "CLUSTER_EVERY", 0.02)
+    monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.01)
+    async with Endpoint.open(config=settings(port=0)) as endpoint:
+        observation = module.Observation(endpoint)
+        monitoring = Monitoring(observation)
+
+        def number(name: str) -> float | None:
+            body = monitoring.metrics().body
+            assert isinstance(body, bytes)
+            lines = dict(line.rpartition(" ")[::2] for line in body.decode().splitlines() if line[:1] != "#")
+            return float(lines[f"s2connect_{name}"]) if f"s2connect_{name}" in lines else None
+
+        assert number('instance_info{name="one"}') == 1
+        assert (number("database_reached"), number('instances{state="alive"}')) == (0, None)
+        asked = endpoint.cluster
+        failures = [ZeroDivisionError()]
+
+        async def fails_once() -> object:
+            if failures:
+                raise failures.pop()
+            return await asked()
+
+        monkeypatch.setattr(endpoint, "cluster", fails_once)
+        endpoint.supervisor.keep(observation.follow_cluster, "cluster")
+        await until(lambda: number("database_reached") == 1)
+        assert endpoint.supervisor.failures.counts["cluster"] == 1
+        assert (number('instances{state="alive"}'), number('instances{state="dead"}')) == (1, 0)
+        assert (number("orphaned_pairings"), number("leases_over"), number("links_held")) == (0, 0, 0)
+        assert number("replication_synchronous") == 0

@@ -13,10 +13,10 @@ import logging
 import random
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import psycopg
 
@@ -25,6 +25,8 @@ from s2connect.model.text import for_display
 from s2connect.store.postgresql.database import Connection, Database
 from s2connect.store.postgresql.failures import unavailable
 from s2connect.store.postgresql.schema import MIGRATIONS
+
+T = TypeVar("T")
 
 SEEN_EVERY: Final = 5.0
 """Seconds between two renewals of an instance's row."""
@@ -175,6 +177,10 @@ class Presence:
         """Show at once that this instance takes no new sessions."""
         self.draining = True
         self._now.set()
+
+    async def read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run work that reads from the database. Raises StorageUnavailable."""
+        return await self._database.read("read", work)
 
     async def leave(self) -> None:
         """Give the name back. Idempotent; where the database is away, the row counts as dead after a while."""

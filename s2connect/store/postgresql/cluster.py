@@ -1,0 +1,188 @@
+"""Status of all instances on one database: who is alive, what belongs to whom, and what a failover would lose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from s2connect.store.postgresql.instances import ALIVE, Instance, instances
+from s2connect.store.postgresql.pool import Connection, Row
+from s2connect.store.postgresql.schema import MIGRATIONS, READ_TABLES
+
+MAX_NAMED: Final = 10
+"""Owners of orphaned pairings that are named, at most."""
+
+LAGS: Final = 10.0
+"""Seconds by which a standby may be behind before that is worth a sentence."""
+
+_OWNERS: Final = f"""
+    SELECT owner, count(*) AS count, owner IN (SELECT name FROM instance WHERE {ALIVE}) AS alive
+    FROM pairing WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner
+"""  # noqa: S608 - constants
+
+_LEASES: Final = """
+    SELECT owner, count(*) FILTER (WHERE until > clock_timestamp()) AS held,
+        count(*) FILTER (WHERE until <= clock_timestamp()) AS over
+    FROM link GROUP BY owner ORDER BY owner
+"""
+
+_SERVER: Final = """
+    SELECT current_setting('synchronous_standby_names') AS names, current_setting('synchronous_commit') AS commits,
+        pg_is_in_recovery() AS is_standby, current_user AS role,
+        pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS may_read
+"""
+
+_STANDBYS: Final = """
+    SELECT application_name AS name, state, sync_state AS kind,
+        extract(epoch FROM replay_lag)::float8 AS lag_seconds,
+        pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint AS lag_bytes
+    FROM pg_stat_replication ORDER BY application_name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A standby of the database.
+
+    Attributes:
+        name: Its ``application_name``.
+        state: ``streaming`` where all is well.
+        kind: ``sync`` or ``quorum`` where commits wait for it, ``potential`` or ``async`` otherwise.
+        lag_seconds: Seconds by which it is behind; None where nothing has been written of late.
+        lag_bytes: Bytes by which it is behind.
+    """
+
+    name: str
+    state: str
+    kind: str
+    lag_seconds: float | None
+    lag_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """Replication of the database.
+
+    Attributes:
+        synchronous: Whether a commit waits for a standby that is connected; None where the role may not see that.
+        names: ``synchronous_standby_names``.
+        commits: ``synchronous_commit``.
+        may_read: Whether our role may read who the standbys are.
+        role: Our role.
+        standbys: The standbys that are connected.
+    """
+
+    synchronous: bool | None
+    names: str
+    commits: str
+    may_read: bool
+    role: str
+    standbys: list[Standby]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Status of the instances on one database.
+
+    Attributes:
+        schema: Numbers of migrations: ``known`` to this program, ``expanded`` and ``contracted`` in the database.
+        instances: The instances that have not ended in order.
+        owned: Number of sessions by the instance to which they belong in the database.
+        links: Number of links held, by instance: connections of which we are the client.
+        pairings: Number of pairings.
+        orphaned: Number of pairings by the name of the dead instance to which their session still belongs. The next
+            connection of the peer takes each over.
+        leases_over: Number of leases of links that have run out, and that nobody has taken yet.
+        replication: Replication.
+    """
+
+    schema: dict[str, int]
+    instances: list[Instance]
+    pairings: int
+    owned: dict[str, int] = field(default_factory=dict)
+    links: dict[str, int] = field(default_factory=dict)
+    orphaned: dict[str, int] = field(default_factory=dict)
+    leases_over: int = 0
+    replication: Replication | None = None
+
+    @property
+    def troubles(self) -> list[str]:
+        """Sentences about what a person should look at; none where all is well."""
+        return list(_troubles(self))
+
+
+async def cluster_of(connection: Connection) -> Cluster:
+    """Return the status of the instances on the database of a connection. Raises psycopg.Error."""
+
+    async def rows(statement: str) -> list[Row]:
+        return await (await connection.execute(statement.encode())).fetchall()
+
+    tables = (await rows(READ_TABLES))[0]
+    found = await instances(connection)
+    owners = await rows(_OWNERS)
+    leases = await rows(_LEASES)
+    return Cluster(
+        schema={"known": len(MIGRATIONS), "expanded": tables["expanded"], "contracted": tables["contracted"]},
+        instances=found,
+        pairings=(await rows("SELECT count(*) AS count FROM pairing"))[0]["count"],
+        owned={row["owner"]: row["count"] for row in owners if row["alive"]},
+        links={row["owner"]: row["held"] for row in leases if row["held"]},
+        orphaned={row["owner"]: row["count"] for row in owners if not row["alive"]},
+        leases_over=sum(row["over"] for row in leases),
+        replication=_replication((await rows(_SERVER))[0], await rows(_STANDBYS)),
+    )
+
+
+def _replication(server: Row, standbys: list[dict[str, Any]]) -> Replication:
+    may_read = server["may_read"]
+    known = [Standby(**row) for row in standbys if row["state"] is not None]
+    asked = bool(server["names"]) and server["commits"] not in ("off", "local")
+    waits = asked and any(one.kind in ("sync", "quorum") and one.state == "streaming" for one in known)
+    return Replication(
+        synchronous=waits if may_read or not asked else None,
+        names=server["names"],
+        commits=server["commits"],
+        may_read=may_read,
+        role=server["role"],
+        standbys=known,
+    )
+
+
+def _troubles(cluster: Cluster) -> Iterator[str]:
+    alive = [one for one in cluster.instances if one.alive]
+    if not alive:
+        yield "No instance is alive. Start one: s2connect serve"
+    for one in cluster.instances:
+        if not one.alive:
+            yield f"{one.name} was not seen for {one.age:.0f} s, and counts as dead."
+    known, expanded, contracted = (cluster.schema[name] for name in ("known", "expanded", "contracted"))
+    if expanded < known:
+        yield "The tables are older than this program: s2connect store migrate"
+    elif len({one.version for one in alive}) > 1:
+        yield "The instances run different versions. Update all, then: s2connect store migrate --contract"
+    elif contracted < expanded:
+        yield "What earlier versions needed is still in the tables. When none runs: s2connect store migrate --contract"
+    if number := sum(cluster.orphaned.values()):
+        names = ", ".join(list(cluster.orphaned)[:MAX_NAMED])
+        yield f"Pairings whose session was at an instance that is dead ({names}): {number}. Their peers connect again."
+    if cluster.leases_over:
+        yield f"Leases of links that have run out: {cluster.leases_over}. A living instance takes them in some seconds."
+    if cluster.replication is not None:
+        yield from _of_replication(cluster.replication)
+
+
+def _of_replication(found: Replication) -> Iterator[str]:
+    if found.commits in ("off", "local"):
+        yield f"synchronous_commit is {found.commits}: a failover loses tokens, and locks devices out."
+    elif not found.names:
+        yield "synchronous_standby_names is empty: a failover loses tokens, and locks devices out."
+    elif not found.may_read:
+        yield f"The role {found.role} may not see the standbys. As superuser: GRANT pg_monitor TO {found.role}"
+    elif not found.synchronous:
+        yield "No synchronous standby is connected: commits wait for it, and time out."
+    for one in found.standbys:
+        if one.state != "streaming":
+            yield f"The standby {one.name} does not stream ({one.state})."
+        elif one.lag_seconds is not None and one.lag_seconds > LAGS:
+            yield f"The standby {one.name} is {one.lag_seconds:.0f} s behind."
