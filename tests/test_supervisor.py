@@ -505,6 +505,7 @@ ELSEWHERE = {
 """Tasks whose test is in a file of another subject."""
 
 UNTESTED = {
+    "until-replaced": "it only reads events, and ends the service",
     "stop": "as first-worker",
     "first-worker": "done once, at the start of workers: it waits",
     "drain": "done once: the service ends, whatever comes of it",

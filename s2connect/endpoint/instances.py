@@ -65,7 +65,7 @@ async def join(state: EndpointState, sessions: Callable[[], int]) -> None:
         return
     presence.address = f"{socket.gethostname()}:{state.config.listens_on}"
     presence.sessions = sessions
-    presence.on_lost = lambda error: state.notice(INSTANCE_LOST, str(error))
+    presence.on_lost = lambda error: state.notice(INSTANCE_LOST, error.what)
     await presence.claim()
     state.supervisor.keep(presence.keep, "presence")
 

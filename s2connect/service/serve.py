@@ -9,14 +9,16 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from s2connect import Endpoint, PageSettings
 from s2connect.collector import short_collections
 from s2connect.endpoint.config import bracketed, checked
-from s2connect.endpoint.instances import shared_port
-from s2connect.errors import ConfigurationError
+from s2connect.endpoint.instances import INSTANCE_LOST, shared_port
+from s2connect.errors import ConfigurationError, InstanceRuns, StorageUnavailable
+from s2connect.events import Notice
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.messages.enums import Check
 from s2connect.service.control import as_line, control_socket
@@ -164,7 +166,7 @@ async def serve(
                 is_worker = shared_port() is not None and endpoint.instance is not None
                 await _open_page(service, home, stack, page or {}, commands=commands or is_worker)
                 if not is_worker:  # whoever started it answers for all
-                    await stack.enter_async_context(control_socket(home, service.answer))
+                    await _open_control(stack, home, service)
                 await output.put(replace(service.ready(), metrics=metrics))
                 if unused := service.unused_broker():
                     _log.warning("%s", unused)
@@ -176,12 +178,20 @@ async def serve(
                     await service.issue_codes()
                 endpoint.supervisor.keep(lambda: notifier.keep_alive(lambda: True), "watchdog")
                 if endpoint.instance is not None:
+                    endpoint.supervisor.keep(partial(_until_replaced, endpoint, process.stop), "until-replaced")
                     service.drain = _Drain(endpoint, process.stop, notifier, is_worker=is_worker)
                     process.stop.drain = service.drain if drain else None
                 notifier.ready(service.summary())
                 stack.callback(notifier.stopping)
                 await until_stopped(service.answer, process, commands=commands)
     return process.stop.code
+
+
+async def _until_replaced(endpoint: Endpoint, stop: Stop) -> None:
+    """End the service where another process has become this instance, while the database was not reached from here."""
+    async for event in endpoint.events():
+        if isinstance(event, Notice) and event.kind == INSTANCE_LOST:
+            stop.failed(InstanceRuns(event.sentence))
 
 
 class _Drain:
@@ -211,6 +221,16 @@ class _Drain:
             await self._endpoint.drain(wait=config.drain_wait, rate=config.drain_rate)
         finally:
             self._stop.now()
+
+
+async def _open_control(stack: contextlib.AsyncExitStack, home: Home, service: Service) -> None:
+    """Open the control socket. With a database the home may be read only: then there is none."""
+    try:
+        await stack.enter_async_context(control_socket(home, service.answer))
+    except StorageUnavailable as error:
+        if service.endpoint.instance is None:
+            raise
+        _log.warning("No command reaches this service: %s", error.what)
 
 
 async def _open_metrics(service: Service, stack: contextlib.AsyncExitStack, port: int | None) -> str | None:

@@ -15,7 +15,8 @@ pytest.importorskip("psycopg")
 
 from tests.command import Object, Running, make_home, run, start
 from tests.endpoint.conftest import Wan, wan
-from tests.instances.cloud import ENVIRONMENT, cloud_home, devices, reserved_port
+from tests.instances.cloud import ENVIRONMENT, begin, cloud_home, devices, reserved_port
+from tests.postgresql import Cluster
 from tests.waits import until, within
 
 __all__ = ["start", "wan"]
@@ -105,3 +106,25 @@ def test_workers_end_with_their_parent(wan: Wan, postgresql: str, tmp_path: Path
         for pid in pids:
             while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.sched_yield()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(90)
+def test_a_process_that_was_replaced_while_it_was_stopped_ends(
+    wan: Wan, postgresql: str, postgresql_cluster: Cluster, tmp_path: Path, start: Start
+) -> None:
+    with reserved_port() as port:
+        home = cloud_home(wan, tmp_path / "cloud", postgresql, port)
+        first = begin(start, home, "one", port)
+        first.ready()
+        first.process.send_signal(signal.SIGSTOP)
+        database = postgresql.partition("@/")[2].partition("?")[0]
+        postgresql_cluster.sql("UPDATE instance SET seen = seen - interval '1 minute'", database)
+        second = begin(start, home, "one", port)
+        second.ready()
+        third = begin(start, home, "one", port)
+        assert third.ended(20) == 8
+        assert "instance_runs" in "".join(third.lines)
+        first.process.send_signal(signal.SIGCONT)
+        assert first.ended(20) == 8
+        assert second.command("status")["ok"]
