@@ -58,11 +58,20 @@ COSTS: Final = (
     ),
     Cost(
         "initiation_cpu",
-        1 / 179,
+        10.6e-3,
         "s",
-        "CPU of an instance for a session initiation with new connections",
-        f"{PERFORMANCE}: 179 whole session initiations a second, the server on one core",
+        "CPU of an instance for a session initiation with new connections, on PostgreSQL",
+        f"{INSTANCES}, on a busy machine; 4.6 ms on SQLite in the same run",
         "session initiation: CPU of an instance, PostgreSQL",
+        1e-3,
+    ),
+    Cost(
+        "initiation_database_cpu",
+        3.7e-3,
+        "s",
+        "CPU of PostgreSQL for a session initiation",
+        f"{INSTANCES}, on a busy machine",
+        "session initiation: CPU of PostgreSQL",
         1e-3,
     ),
     Cost(
@@ -70,7 +79,7 @@ COSTS: Final = (
         0.02,
         "s",
         "CPU of an instance for a pairing",
-        "assumed: four times a session initiation",
+        "assumed: twice a session initiation",
         "pairing: CPU of an instance, PostgreSQL",
         1e-3,
     ),
@@ -170,7 +179,8 @@ class Sizing:
         broker_nodes: Nodes of the broker cluster, with one zone to spare.
         lost: RMs that a lost zone leaves without a session.
         by_instances: Session initiations a second that the remaining instances can do beside all messages.
-        by_database: Session initiations a second that the database can do.
+        by_database: Session initiations a second that the commits of the database allow.
+        database_cores: Cores of the database that a storm takes.
     """
 
     messages: float
@@ -191,6 +201,7 @@ class Sizing:
     lost: float
     by_instances: float
     by_database: float
+    database_cores: float
 
     @property
     def initiations(self) -> float:
@@ -250,6 +261,7 @@ def size(fleet: Fleet, unit: Mapping[str, float]) -> Sizing:
         lost=lost,
         by_instances=by_instances,
         by_database=by_database,
+        database_cores=min(by_instances, by_database) * unit["initiation_database_cpu"],
     )
 
 
@@ -279,6 +291,7 @@ def table(fleet: Fleet, unit: Mapping[str, float]) -> str:
             ("loss of a zone: RMs without a session", f"{found.lost:,.0f}"),
             ("session initiations a second of the remaining instances", f"{found.by_instances:,.0f}"),
             ("of the database", f"{found.by_database:,.0f}"),
+            ("cores that they take of the database", f"{found.database_cores:,.0f}"),
             *(row for first in sorted({fleet.first_within, 60.0}) for row in _storm(first, found)),
         )
     )
