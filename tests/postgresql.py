@@ -31,7 +31,7 @@ STORE_KEYS = [bytes(range(32))]
 def _programs() -> Path | None:
     """Return the directory of the newest ``initdb``: Debian has it outside of the path."""
     if found := shutil.which("initdb"):
-        return Path(found).parent
+        return Path(found).resolve().parent
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda place: int(place.parts[-3]))
     return places[-1].parent if places else None
 
@@ -162,6 +162,26 @@ class Cluster:
         # In a thread: a loop may run in this one.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(lambda: asyncio.run(expand(self.url(TEMPLATE)))).result()
+
+    def standby(self) -> Cluster:
+        """Return a running standby of this server, without which this one confirms no commit from now on."""
+        other = object.__new__(Cluster)
+        other._programs, other._reused = self._programs, None
+        other.directory = Path(tempfile.mkdtemp(prefix="s2pg"))
+        other._settings = {**self._settings, "unix_socket_directories": f"'{other.directory}'"}
+        if os.geteuid() == 0:
+            shutil.chown(other.directory, USER, USER)
+        other.directory.chmod(0o755)
+        other.data = other.directory / "data"
+        other._run("pg_basebackup", "-R", "-c", "fast", "-h", self.directory, "-U", USER, "-D", other.data)
+        other.start()
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.sql("SELECT pg_reload_conf()")
+        return other
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self._run("pg_ctl", "-w", "-D", self.data, "promote")
 
     def close(self) -> None:
         """Stop the server and remove its files."""

@@ -213,3 +213,29 @@ async def test_a_crash_of_the_database_during_activations_locks_nobody_out(
                 await going_on(fleet, seconds=60)
             assert not [one for device in fleet for one in device.endpoint.history().values() if one.trouble]
         await check(fleet, instances)
+
+
+async def test_a_failover_to_the_synchronous_standby_during_activations_locks_nobody_out(
+    wan: Wan, durable: Cluster, tmp_path: Path, start: Start
+) -> None:
+    url = durable.new_database()
+    standby = await asyncio.to_thread(durable.standby)
+    try:
+        both = f"{url},{standby.directory}"  # the directories of the sockets are the hosts
+        with reserved_port() as port:
+            home = cloud_home(wan, tmp_path / "cloud", both, port)
+            instances = [begin(start, home, name, port) for name in ("one", "two")]
+            async with within(120), devices(wan, 3) as fleet:
+                await asyncio.to_thread(instances[1].event, "ready")
+                await paired(instances[0], fleet)
+                for device in fleet:
+                    for live in device.endpoint.connected().values():
+                        await live.connection.close()
+                await asyncio.sleep(0.05)
+                await asyncio.to_thread(durable.stop)
+                await asyncio.to_thread(standby.promote)
+                await going_on(fleet, seconds=60)
+                assert not [one for device in fleet for one in device.endpoint.history().values() if one.trouble]
+            await check(fleet, instances)
+    finally:
+        await asyncio.to_thread(standby.close)
