@@ -15,7 +15,8 @@ CONNECT_WITHIN = 1.0
 class Way:
     """One connection of a device, and that to its instance."""
 
-    def __init__(self, *writers: asyncio.StreamWriter) -> None:
+    def __init__(self, address: str, *writers: asyncio.StreamWriter) -> None:
+        self.address = address
         self.writers = writers
         self.silent = False
 
@@ -31,12 +32,14 @@ class Balancer:
     Attributes:
         addresses: Of the instances.
         port: Port of all of them, and of the balancer itself at 127.0.0.1.
+        down: Instances that its health check has found down.
         delay: Seconds for which everything is held up.
     """
 
     def __init__(self, port: int) -> None:
         self.addresses: list[str] = []
         self.port = port
+        self.down: set[str] = set()
         self.delay = 0.0
         self.ways: set[Way] = set()
         self._turn = 0
@@ -73,6 +76,11 @@ class Balancer:
         for way in list(ways):
             way.end()
 
+    def take_down(self, address: str) -> None:
+        """Reset all connections of an instance, and give it no new ones."""
+        self.down.add(address)
+        self.end({way for way in self.ways if way.address == address})
+
     def _some(self, chance: random.Random, share: float) -> list[Way]:
         ways = sorted(self.ways, key=id)
         return [way for way in ways if chance.random() < share]
@@ -81,6 +89,8 @@ class Balancer:
         for _ in self.addresses:
             self._turn += 1
             address = self.addresses[self._turn % len(self.addresses)]
+            if address in self.down:
+                continue
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CONNECT_WITHIN):
                     return await asyncio.open_connection(address, self.port)
@@ -95,7 +105,7 @@ class Balancer:
         if streams is None:
             writer.transport.abort()
             return
-        way = Way(writer, streams[1])
+        way = Way(streams[1].get_extra_info("peername")[0], writer, streams[1])
         self.ways.add(way)
         copies = [
             asyncio.ensure_future(self._copy(way, reader, streams[1])),

@@ -191,6 +191,16 @@ class Site:
         await asyncio.sleep(30.0 if chance.random() < 0.02 else chance.uniform(0.5, 8.0))
         os.kill(pid, signal.SIGCONT)
 
+    async def left_behind(self, chance: random.Random) -> None:
+        """Stop an instance while its devices go to another one, so that it wakes up with sessions that are not its."""
+        number = chance.randrange(len(self.instances))
+        pid = self.instances[number].worker.pid
+        os.kill(pid, signal.SIGSTOP)
+        self.balancer.take_down(_address(number))
+        await asyncio.sleep(30.0 if chance.random() < 0.05 else chance.uniform(1.0, 8.0))
+        os.kill(pid, signal.SIGCONT)
+        self.balancer.down.discard(_address(number))
+
     async def database_crashed(self, chance: random.Random) -> None:
         """Crash the database; it starts again."""
         await asyncio.to_thread(self.cluster.stop, "immediate")
@@ -226,6 +236,7 @@ class Site:
         return {
             "instance killed": self.killed,
             "instance stopped": self.stopped,
+            "instance left behind": self.left_behind,
             "database crashed": self.database_crashed,
             "database silent": self.database_silent,
             "balancer cut": self.balancer_cut,
@@ -318,6 +329,7 @@ def main(argv: Sequence[str]) -> int:
 KINDS: Final = (
     "instance killed",
     "instance stopped",
+    "instance left behind",
     "database crashed",
     "database silent",
     "balancer cut",
