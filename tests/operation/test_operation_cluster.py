@@ -40,6 +40,8 @@ def test_no_service_has_more_than_it_needs() -> None:
 
 def test_addresses_are_those_of_the_file_of_haproxy() -> None:
     text = (EXAMPLES / "balancer" / "haproxy-passthrough.cfg").read_text("utf-8")
+    addresses = [service["networks"]["s2"]["ipv4_address"] for service in SERVICES.values()]
+    assert len(set(addresses)) == len(SERVICES), "one without is given one that another is to have"
     for name in ("a", "b"):
         address = SERVICES[f"s2connect-{name}"]["networks"]["s2"]["ipv4_address"]
         assert f"server {name} {address}:8443" in text
