@@ -162,7 +162,6 @@ class ArtemisCluster:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,
             )
         deadline = Deadline(40)
         for number in numbers:
@@ -183,6 +182,12 @@ class ArtemisCluster:
         if process is not None:
             process.send_signal(signal.SIGKILL)
             process.wait(patience(10))
+
+    def close(self) -> None:
+        """End both nodes, and remove the program; the logs stay."""
+        for number in (0, 1):
+            self.kill(number)
+        shutil.rmtree(self._program)
 
     async def formed(self) -> None:
         """Wait until messages cross the nodes in both directions."""

@@ -686,3 +686,25 @@ async def test_a_closed_client_says_so_and_leaves_nothing(broker: Mosquitto, gre
     with pytest.raises(ConnectionClosed):
         await made.client.up()
     await made.client.close()
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["goes on", "is ending"])
+async def test_a_loss_is_unexplained_only_where_the_broker_goes_on(keeps: bool) -> None:
+    """A process that was killed may close its port after the connections: one more is taken then, and cut."""
+    taken: list[asyncio.StreamWriter] = []
+
+    async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.append(writer) if keeps else writer.close()
+
+    async def connect(_: MqttUrl) -> BrokerConnection:
+        raise NotReachable("not asked for")
+
+    async def greet(_: BrokerConnection) -> None:
+        raise AssertionError("there is no connection")
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = MqttClient(MqttSettings(url=MqttUrl(f"mqtts://127.0.0.1:{port}"), client_id="a"), connect, greet=greet)
+        assert await client._is_unexplained(broker_module.BrokerLost(None, "cut"), 1.0) is keeps
+        for writer in taken:
+            writer.close()

@@ -50,8 +50,7 @@ def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArtemisC
     try:
         yield made
     finally:
-        made.kill(0)
-        made.kill(1)
+        made.close()
 
 
 @pytest.fixture

@@ -44,6 +44,10 @@ PROBE_TIMEOUT = 2.0
 """Seconds within which a broker that has not ended itself takes a TCP connection."""
 
 
+PROBE_QUIET = 0.25
+"""Seconds for which a broker that goes on keeps a new connection: one that is ending may close its port last."""
+
+
 class Pace:
     """Spreads the ``open`` frames of one connection over time (MQ-17). No I/O."""
 
@@ -250,11 +254,17 @@ class MqttClient:
             return True
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
-                _, writer = await asyncio.open_connection(self.nodes.current.host, self.nodes.current.port)
+                reader, writer = await asyncio.open_connection(self.nodes.current.host, self.nodes.current.port)
         except (OSError, TimeoutError):
             return False
-        writer.close()
-        return True
+        try:
+            async with asyncio.timeout(PROBE_QUIET):
+                await reader.read(1)
+            return False
+        except (OSError, TimeoutError) as error:
+            return isinstance(error, TimeoutError)
+        finally:
+            writer.close()
 
     async def _open(self) -> BrokerConnection:
         connection = await self._connect(self.nodes.current)
