@@ -145,7 +145,7 @@ KeyFileOption = Annotated[
 
 
 @with_options(
-    "s2connect store copy --to postgresql://s2@db.example/s2 --store-key-file store.key --home cloud",
+    "s2connect store copy --to postgresql://db.example/s2 --home cloud",
     "s2connect store copy --from postgresql://s2@db.example/s2 --home cloud",
 )
 def copy(

@@ -318,6 +318,10 @@ _COMMAND: Final = _group(
             "Start it: `s2connect serve`, `s2connect bridge run FILE`, or `systemctl start` of its unit.",
             "If it runs: was it started by another user, or with another `--home`?",
         ),
+        "worker_ended": (
+            "A process of `serve --workers` ended by itself. It is started again, after a pause that grows.",
+            "The message has the cause; where it says a signal, look into the log of the system: out of memory?",
+        ),
         "stopping": ("The service stopped before it was done.", "Start the service, and run the command again."),
         "interrupted": ("It was stopped with Ctrl-C.",),
         "aborted": ("A question was not answered with yes; nothing was changed.", "`--yes` answers it."),
@@ -492,6 +496,11 @@ _WARNINGS: Final = _group(
             "The own certificate expires soon, and the service does not renew it: it is the operator's.",
             "Renew its files with the tool that made them, then `s2connect reload`. No pairing ends by that.",
         ),
+        "store_lost": (
+            "The database of this endpoint does not answer. Nothing new is taken, and open sessions go on for a while.",
+            "Look at the database: `s2connect doctor`, `s2connect cluster status`. All goes on by itself once it is back.",
+        ),
+        "store_back": ("The database answers again, after `store_lost`.", "Nothing needs to be done."),
         "not_advertised": (
             "This endpoint cannot be found in the network. Its URL still works.",
             "`s2connect doctor` says whether multicast works here.",

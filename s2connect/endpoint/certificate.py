@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,8 +12,9 @@ from pathlib import Path
 from cryptography import x509
 
 from s2connect.certs.authority import FIRST_CLOCK, CertificateAuthority, ServerIdentity, fingerprint, warned_from
+from s2connect.certs.tls import ServerContext
 from s2connect.endpoint.config import EndpointConfig
-from s2connect.errors import ConfigurationError, NotInitialised, StorageUnavailable
+from s2connect.errors import ConfigurationError, NotInitialised, StorageError, StorageUnavailable
 from s2connect.model.text import span
 from s2connect.store.base import Vault
 from s2connect.store.home import Home
@@ -21,11 +24,19 @@ CA_KEY = "ca-key"
 LEAF_FILE = "leaf.pem"
 LEAF_KEY = "leaf-key"
 
+RENEWAL_CHECK = 30.0
+"""Seconds between two checks of the leaf certificate's age (TRUST-01): many devices set their clock late."""
+
+RENEWAL_PAUSE = 6 * 3600.0
+"""Seconds before renewal is retried after an attempt that gave no better leaf."""
+
+_log = logging.getLogger(__name__)
+
 
 class CertificateManager:
-    """Loads, issues and renews the certificate of an endpoint's server. All methods block: call them in a thread.
+    """Loads, issues and renews the certificate of an endpoint's server.
 
-    Without a home the CA lives as long as the object.
+    Methods that are no coroutines block: call them in a thread. Without a home the CA lives as long as the object.
     """
 
     def __init__(
@@ -73,6 +84,28 @@ class CertificateManager:
         if self._home is not None:
             self._home.write_private(LEAF_FILE, identity.chain_pem)
         return identity
+
+    async def renew_served(self, tls: ServerContext) -> None:
+        """Have a server use a new leaf from now on. Raises as :meth:`renew`; the old one stays then."""
+        identity = await asyncio.to_thread(self.renew)
+        tls.replace(identity)
+        _log.info("a new leaf certificate is in use until %s", identity.not_valid_after)
+
+    async def renew_in_time(self, tls: ServerContext, notice: Callable[[str, str], None]) -> None:
+        """Renew the leaf of a server whenever it is due; ``notice`` is called with kind and sentence of what fails."""
+        while True:
+            await asyncio.sleep(RENEWAL_CHECK)
+            if not tls.identity.needs_renewal(datetime.now(UTC)):
+                continue
+            try:
+                await self.renew_served(tls)
+            except (StorageError, ConfigurationError) as error:
+                notice("certificate_not_renewed", str(error))
+            if tls.identity.needs_renewal(datetime.now(UTC)):
+                if (sentence := self.expiring(tls.identity)) is not None:
+                    _log.warning("%s", sentence)
+                    notice("certificate_expires", sentence)
+                await asyncio.sleep(RENEWAL_PAUSE)
 
     def doubt(self) -> str | None:
         """Return a sentence about a fault of the clock that certificates reveal, or None."""

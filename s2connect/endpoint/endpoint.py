@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from s2connect.endpoint.settings import Settings
 from s2connect.endpoint.state import EndpointState
 from s2connect.endpoint.stopping import until_signal
 from s2connect.endpoint.storage import open_storage
-from s2connect.errors import ConfigurationError, NotPaired, NotReachable, StorageError, UsageError
+from s2connect.errors import ConfigurationError, NotPaired, NotReachable, UsageError
 from s2connect.events import EventStream, Unpaired
 from s2connect.model.common import MQTT, WEBSOCKET, Deployment, EndpointDescription, NodeDescription, NodeId, Role
 from s2connect.model.local import LocalNode
@@ -56,12 +56,6 @@ if TYPE_CHECKING:
     from s2connect.transports.mqtt.transport import MqttTransport
 
 _log = logging.getLogger(__name__)
-
-RENEWAL_CHECK = 30.0
-"""Seconds between two checks of the leaf certificate's age (TRUST-01): many devices set their clock late."""
-
-RENEWAL_PAUSE = 6 * 3600.0
-"""Seconds before renewal is retried after an attempt that gave no better leaf."""
 
 
 class Endpoint:
@@ -184,7 +178,7 @@ class Endpoint:
         await self._start_transports(self.config.nodes)
         for local in self._state.local.nodes.values():
             await self._add_node(local)
-        self.supervisor.keep(self._renew_in_time, "renewal")
+        self.supervisor.keep(lambda: self._certificates.renew_in_time(self._tls, self._state.notice), "renewal")
 
     async def listen(self) -> None:
         """Listen and advertise, if the endpoint was opened without; does nothing if it does so already.
@@ -579,9 +573,7 @@ class Endpoint:
             StorageError: It could not be stored; the old one stays.
             ConfigurationError: The operator's files cannot be used; the old ones stay.
         """
-        identity = await asyncio.to_thread(self._certificates.renew)
-        self._tls.replace(identity)
-        _log.info("a new leaf certificate is in use until %s", identity.not_valid_after)
+        await self._certificates.renew_served(self._tls)
 
     async def reread_files(self) -> Reread:
         """Use files of the settings whose content has changed: certificates, trust anchors, the broker's password.
@@ -590,21 +582,6 @@ class Endpoint:
         """
         async with self._settings.lock:
             return await self._files.reread(self.mqtt)
-
-    async def _renew_in_time(self) -> None:
-        while True:
-            await asyncio.sleep(RENEWAL_CHECK)
-            if not self._tls.identity.needs_renewal(datetime.now(UTC)):
-                continue
-            try:
-                await self.renew_certificate()
-            except (StorageError, ConfigurationError) as error:
-                self._state.notice("certificate_not_renewed", str(error))
-            if self._tls.identity.needs_renewal(datetime.now(UTC)):
-                if (sentence := self._certificates.expiring(self._tls.identity)) is not None:
-                    _log.warning("%s", sentence)
-                    self._state.notice("certificate_expires", sentence)
-                await asyncio.sleep(RENEWAL_PAUSE)
 
 
 def certificates_of(config: EndpointConfig, home: Home | None, vault: Vault) -> CertificateManager:

@@ -19,6 +19,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -248,7 +249,7 @@ class Crew:
 
     async def _about(self, worker: Worker, state: str, **more: object) -> None:
         pid = worker.process.pid if worker.process is not None else None
-        about = {"event": "worker", "time": events.Warned(reason="").time, "instance": worker.name, "state": state}
+        about = {"event": "worker", "time": datetime.now(UTC), "instance": worker.name, "state": state}
         await self._put({**about, "pid": pid, **more})
 
     async def _put(self, value: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ async def test_a_home_that_was_made_by_a_wrong_clock_can_be_used_once_it_is_righ
 async def test_an_endpoint_that_learns_the_time_while_it_runs_shows_a_new_leaf_at_once(
     tmp_path: Path, rm: Endpoint, open_endpoint: OpenEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2connect.endpoint.endpoint.RENEWAL_CHECK", 0.05)
+    monkeypatch.setattr("s2connect.endpoint.certificate.RENEWAL_CHECK", 0.05)
     cem = await open_endpoint(lan_config(Role.CEM))
     assert cem._tls is not None
     assert cem._certificates._ca is not None

@@ -155,7 +155,7 @@ async def test_a_store_that_cannot_be_read_for_a_while_stops_no_connector(
 async def test_the_renewal_of_the_certificate_goes_on_after_an_error(
     open_endpoint: OpenEndpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("s2connect.endpoint.endpoint.RENEWAL_CHECK", 0.01)
+    monkeypatch.setattr("s2connect.endpoint.certificate.RENEWAL_CHECK", 0.01)
     fault = Fault(monkeypatch, ServerIdentity, "needs_renewal")
     endpoint = await open_endpoint(lan_config(Role.CEM))
     news = endpoint.events()
@@ -384,7 +384,7 @@ async def test_a_small_task_of_a_node_begins_anew(
     manager, device = endpoint.node(role=Role.CEM), endpoint.node(role=Role.RM)
     seen, done = endpoint.events(), asyncio.Event()
     if task == "codes":
-        Fault(monkeypatch, device, "new_pairing_code")
+        Fault(monkeypatch, device._pairing, "code_to_show")
         device.show_codes(lambda _: done.set())
     else:
         Fault(monkeypatch, manager._connections, "admit")
