@@ -498,7 +498,7 @@ _WARNINGS: Final = _group(
         ),
         "store_lost": (
             "The database of this endpoint does not answer. Nothing new is taken, and open sessions go on for a while.",
-            "Look at the database: `s2connect doctor`, `s2connect cluster status`. All goes on by itself once it is back.",
+            "Look at the database: `s2connect doctor`, `s2connect cluster status`. Once it is back, all goes on.",
         ),
         "store_back": ("The database answers again, after `store_lost`.", "Nothing needs to be done."),
         "not_advertised": (
