@@ -95,7 +95,8 @@ def measure(effort: Effort) -> Iterator[Row]:
             found = {side: side.busy(WINDOW) for side in ((without, with_page) if turn % 2 else (with_page, without))}
             pairs.append((found[with_page], found[without]))
         whole = effort.pick(30, 15, 5)
-        share = max(0.0, with_page.quiet(whole, looking=True) - with_page.quiet(whole, looking=False))
+        alone = with_page.quiet(whole, looking=False)  # first, because the server sees late that nobody looks any more
+        share = max(0.0, with_page.quiet(whole, looking=True) - alone)
         seen = list[tuple[Numbers, Numbers]]()
         for _ in range(effort.pick(8, 3, 1)):
             seen.append((with_page.busy(whole / 5, looking=True), without.busy(whole / 5)))
