@@ -15,7 +15,17 @@ from s2connect.endpoint.certificate import Certificates
 from s2connect.errors import UsageError
 from s2connect.model.common import EndpointDescription, Role
 from s2connect.service.failures import Failure
-from s2connect.service.objects import EndedEntry, Entry, NotFound, OwnNode, PairingEntry, SessionEntry, to_value
+from s2connect.service.objects import (
+    ABSENT,
+    Absent,
+    EndedEntry,
+    Entry,
+    NotFound,
+    OwnNode,
+    PairingEntry,
+    SessionEntry,
+    to_value,
+)
 from s2connect.service.settings import ChangedSettings
 from s2connect.session.answers import MAX_RETRIES
 from s2connect.store.backup_file import Passphrase
@@ -59,11 +69,11 @@ class WorkerStatus(Entry):
 
 
 class ServiceStatus(Entry):
-    """State of the service. ``pid`` is None if it is not running; ``workers`` are those of ``--workers``."""
+    """State of the service. ``pid`` is None if it is not running; ``workers`` are those of ``--workers``, if any."""
 
     running: bool
     pid: int | None
-    workers: list[WorkerStatus] = field(default_factory=list)
+    workers: list[WorkerStatus] | Absent = ABSENT
 
 
 class BrokerStatus(Entry):
