@@ -104,10 +104,10 @@ async def test_honest_peers_are_served_beside_a_thousand_hostile_connections_of_
                     [sys.executable, str(HERE / "hostile_crowd.py"), *arguments], stdout=subprocess.PIPE, text=True
                 )
             )
-        begun = time.monotonic()
         for crowd in crowds:
             assert crowd.stdout is not None
             assert await asyncio.to_thread(crowd.stdout.readline)
+        begun = time.monotonic()  # they are all there; on a busy machine that takes a while
         waits, paired_in = await asyncio.gather(_honest_waits(url, begun + WATCHED), _pair(url, code))
         memory, descriptors = process.memory_info().rss, process.num_fds()
         assert [crowd.poll() for crowd in crowds] == [None] * len(KINDS), "the attack ended too early"
