@@ -314,7 +314,8 @@ class InstanceOwnership:
             kept = await self._shared.renew_links(some)
             for key in self._leases.renewed(some, kept, asked_at=asked_at):
                 self._lose(key, "another instance has the link")
-        self._since = {key: since for key, since in self._since.items() if key in set(held)}
+        kept_links = set(held)
+        self._since = {key: since for key, since in self._since.items() if key in kept_links}
 
     async def _claim_links(self) -> None:
         wanted, self._wanted = self._wanted, set()
@@ -325,7 +326,7 @@ class InstanceOwnership:
             if self._share is None or asked_at - self._share[0] > RESYNC_EVERY:
                 self._share = asked_at, await self._shared.share_of_links(nodes)
             share = self._share[1]
-            # What is more than its share is taken slowly: those that it belongs to have the time to come.
+            # Links beyond this instance's share are taken slowly, so that the other instances have time to take theirs.
             most = max(1, share // 20, share - len(self._leases) - len(granted))
             granted += await self._shared.claim_links(nodes, wanted, min(most, LINKS_AT_ONCE))
         self._take(granted, asked_at)

@@ -18,9 +18,6 @@ from s2connect.store.postgresql.instances import ALIVE
 from s2connect.store.postgresql.listening import CHANNEL, channel_of, listen
 from s2connect.store.postgresql.rows import SAME, pair_values
 
-AT_ONCE: Final = 500
-"""Rows that one statement reads or changes at most, so that the event loop is not held up for long."""
-
 SETTLED_AFTER: Final = 30.0
 """Seconds after which an unconfirmed pairing has no attempt any more, at no instance."""
 
@@ -94,7 +91,7 @@ class PostgresqlOwners:
         return None if row is None else Claim(pairing.key, pairing.paired_at, self.instance, row["generation"])
 
     async def rows(self, keys: Collection[PairKey]) -> Mapping[PairKey, Sequence[SessionRow]]:
-        """Return the owners of pairs; a pair without a pairing has none. At most :data:`AT_ONCE` at a time."""
+        """Return the owners of pairs; a pair without a pairing has none."""
         values = _columns(keys)
 
         async def read(connection: Connection) -> list[Row]:
@@ -159,7 +156,7 @@ class PostgresqlOwners:
         async def take(connection: Connection) -> list[Row]:
             return await (await connection.execute(_CLAIM_LINKS, values)).fetchall()
 
-        # Where the answer was lost the lease runs out, and is taken anew.
+        # Not repeated if its answer is lost: the lease runs out, and the link is taken again.
         return [_key(row) for row in await self._database.once("write", take)]
 
     async def claim_link(self, key: PairKey) -> bool:

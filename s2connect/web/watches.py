@@ -130,7 +130,7 @@ class SessionWatch:
     def note(self, direction: Direction, message: Message) -> None:
         """Note a message of the session."""
         # Called for every message. A server with many sessions works with cold caches, so that each line counts.
-        # What is kept of a message counts more: memory that the processor has to fetch anew.
+        # Keeping a message costs more than counting it: the processor has to fetch that memory anew.
         ring = self._ring
         if message.type != RECEPTION_STATUS:
             now, meter = self._clock(), self._meter

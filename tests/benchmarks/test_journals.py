@@ -41,7 +41,7 @@ def test_what_is_in_order_is_in_order_however_the_journals_are_read(messages: in
     checker, rest, now, chance = Checker(), lines, 0.0, random.Random(seed)
     while rest:
         now += chance.uniform(0, 5)
-        # What was written before the last second is read; of what comes later some is.
+        # Lines older than a second are all read; of later ones only some.
         read = [line for line in rest if line[0] <= now - 1 or (line[0] <= now and chance.random() < 0.5)]
         rest = [line for line in rest if line not in read]
         checker.take(read, now)

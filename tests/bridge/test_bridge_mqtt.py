@@ -274,7 +274,7 @@ async def test_a_cloud_program_learns_of_the_devices_of_a_route_as_they_come_and
 async def test_in_a_cluster_a_list_is_published_again_and_again_as_it_is(
     broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is retained at one node is not at the others; also after a fault of the task ``"mqtt-lists"``."""
+    """A list that one node retains is published again; also after a fault of the task ``"mqtt-lists"``."""
     monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.05)
     monkeypatch.setattr("s2connect.transports.mqtt.transport.LIST_AGAIN", 0.05)
     Fault(monkeypatch, Gateways, "repeat")

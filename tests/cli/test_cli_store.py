@@ -20,7 +20,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def said(capsys: Capture) -> dict[str, object]:
-    """What a command printed with --json."""
+    """Return the JSON that a command has printed with --json."""
     value: dict[str, object] = json.loads(capsys.readouterr().out)
     return value
 

@@ -21,7 +21,7 @@ _DIFFERS = (
     (re.compile(r"\b\d+(/\d+){3,}\b"), "COUNTS"),
     (re.compile(r"(?<=\S) {2,}"), "  "),  # between columns, as wide as their cells
 )
-"""What differs from one run to the next: codes, times, ids, ports, durations and counts of messages."""
+"""Patterns of values that differ from run to run: codes, times, ids, ports, durations and counts of messages."""
 
 
 def plain(output: str) -> str:

@@ -174,7 +174,7 @@ class World:
         return answered.shape(), self.tokens.index(token)
 
     async def outcome(self) -> Any:
-        """What is paired, which codes count, and what has been published."""
+        """Return the pairings, the valid codes and the published events."""
         first = self.instances[0]
         paired = [
             (str(p.key.remote), p.confirmed, str(p.communication_role), p.peer_endpoint.to_value())

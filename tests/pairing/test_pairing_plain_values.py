@@ -55,7 +55,7 @@ steps = st.tuples(
 
 
 class Played:
-    """What comes of some steps."""
+    """Return the results of some steps."""
 
     def __init__(self, setup: PairingSetup) -> None:
         self.setup = setup

@@ -37,7 +37,7 @@ async def add(transaction: Transaction, url: str = "a") -> str:
 
 
 async def urls(url: str) -> list[str]:
-    """What is in the database, by another way."""
+    """Return the rows of the database, read by a connection of the test."""
     async with await psycopg.AsyncConnection.connect(url) as connection:
         rows = await (await connection.execute("SELECT url FROM refused_server ORDER BY sequence")).fetchall()
         return [one for (one,) in rows]

@@ -297,7 +297,7 @@ def _are_those(accepted: Mapping[tuple[NodeId, NodeId], object], expected: list[
 async def test_a_list_of_devices_is_learnt_at_another_node_than_the_gateway_s(
     cluster: ArtemisCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is retained does not cross the nodes, and an older list may be retained at the other one."""
+    """Retained lists do not cross the nodes, and the other one may still have an older list."""
     monkeypatch.setattr(transport_module, "LIST_AGAIN", slowed(0.5))
     server, old, new = NodeId(uuid4()), NodeId(uuid4()), NodeId(uuid4())
     session = static_session(server)

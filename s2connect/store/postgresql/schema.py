@@ -114,7 +114,7 @@ _STORE = Migration(
 
 _SHARED = Migration(
     expand=(
-        # What instances share while requests are under way. Times are seconds since the epoch of this database.
+        # State of requests under way, which all instances share. Times are seconds since the epoch of this database.
         # `codes`: the tokens of a node, sealed; NULL until it has any. `free_at`: of the next turn (PAIR-02).
         """
         CREATE UNLOGGED TABLE pairing_node (
