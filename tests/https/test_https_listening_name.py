@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from s2connect.errors import ConfigurationError, NotReachable
 from s2connect.https import acceptor
 from s2connect.https.server import HttpsServer, check_bind
 
-LookUp = Callable[..., Any]
 
-
-@pytest.fixture
-def name_server(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+@pytest_asyncio.fixture
+async def name_server(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Errors of the next look-ups of a name; after them it is known."""
     errors: list[int] = []
-    real = socket.getaddrinfo
+    loop = asyncio.get_running_loop()
+    real = loop.getaddrinfo
 
-    def look_up(host: str | None, *args: Any, **keywords: Any) -> Any:
+    async def look_up(host: str | None, *args: Any, **keywords: Any) -> Any:
         if host != "gateway.example":
-            return real(host, *args, **keywords)
+            return await real(host, *args, **keywords)
         if errors:
             raise socket.gaierror(errors.pop(0), "no")
-        return real("127.0.0.1", *args, **keywords)
+        return await real("127.0.0.1", *args, **keywords)
 
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(loop, "getaddrinfo", look_up)
     monkeypatch.setattr(acceptor, "FIRST_LOOK_UP", 0.01)
     return errors
 
