@@ -35,7 +35,7 @@ def shared_port() -> int | None:
 def instance_name(config: EndpointConfig) -> str:
     """Return the name of this instance: that of the environment, of the settings, or of the machine."""
     named = os.environ.get(INSTANCE_VARIABLE)
-    return checked_name(named) if named else config.instance or _machine()
+    return checked_name(named) if named else config.instance or machine_name()
 
 
 def checked_name(name: str) -> str:
@@ -48,7 +48,8 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _machine() -> str:
+def machine_name() -> str:
+    """Return the name of an instance that no setting names: the machine's."""
     name = re.sub("[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("._-")
     return name[:40] or "instance"
 

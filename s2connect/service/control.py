@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +25,8 @@ from s2connect.supervisor import Supervisor, process_failures
 
 _log = logging.getLogger(__name__)
 
-SOCKET = "control.sock"
-POINTER = "control.path"  # file that names the socket where the path of the state directory is too long for one
+SOCKET = "control.sock"  # with a database: control-INSTANCE.sock, because several instances may have one home
+_POINTER = ".path"  # end of the file that names the socket where the path of the state directory is too long for one
 MAX_CLIENTS = 16  # commands that may be connected at a time
 MAX_PATH_BYTES = 100  # longest path of a socket; systems allow 104 to 108 bytes with the end
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # longest answer of our own service that is read
@@ -40,13 +40,15 @@ Answer = Callable[[bytes | None], Awaitable[Result]]  # executes the command of 
 
 
 @contextlib.asynccontextmanager
-async def control_socket(home: Home, answer: Answer) -> AsyncIterator[None]:
-    """Serve the control socket of a home, which must be locked by this process: a socket that is there is stale.
+async def control_socket(home: Home, answer: Answer, instance: str | None = None) -> AsyncIterator[None]:
+    """Serve the control socket of a home, or of the instance of that name on it: one that is there is stale.
 
-    ``StorageUnavailable`` is raised where the socket cannot be made.
+    The home must be locked by this process, or the name of the instance be taken by it. ``StorageUnavailable`` is
+    raised where the socket cannot be made.
     """
+    name = SOCKET if instance is None else _socket_of(instance)
     try:
-        path, listening = await asyncio.to_thread(_listen, home)
+        path, listening = await asyncio.to_thread(_listen, home, name)
     except OSError as error:
         raise StorageUnavailable(f"Cannot make the control socket of {home.path}: {error.strerror}.") from error
     try:
@@ -64,7 +66,7 @@ async def control_socket(home: Home, answer: Answer) -> AsyncIterator[None]:
             finally:
                 server.close()
     finally:
-        await asyncio.to_thread(_remove, home, path)
+        await asyncio.to_thread(_remove, home, name, path)
 
 
 async def _client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:
@@ -129,19 +131,39 @@ class Control:
 
 @contextlib.asynccontextmanager
 async def connect(home: Home) -> AsyncIterator[Control | None]:
-    """Connect to the service of a home; None where none is running."""
-    path = await asyncio.to_thread(_find, home)
-    try:
-        reader, writer = await asyncio.open_unix_connection(path, limit=MAX_ANSWER_BYTES)
-    except OSError:
-        yield None
-        return
-    try:
-        yield Control(home, reader, writer)
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+    """Connect to the service of a home; None where none is running.
+
+    Where several instances of an endpoint run on it, it is that which the environment names, or that of this machine's
+    name; ``Failure`` lists them if it is none of these.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        found: dict[str, Control] = {}
+        for instance, path in (await asyncio.to_thread(_sockets, home)).items():
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_unix_connection(path, limit=MAX_ANSWER_BYTES)
+                stack.push_async_callback(_hang_up, writer)
+                found[instance] = Control(home, reader, writer)
+        yield _one_of(found)
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+def _one_of(found: Mapping[str, Control]) -> Control | None:
+    if len(found) < 2:
+        return next(iter(found.values()), None)
+    from s2connect.endpoint.instances import INSTANCE_VARIABLE, machine_name
+
+    if (control := found.get(machine_name())) is not None:
+        return control
+    raise Failure(
+        "usage",
+        f"Several instances of this endpoint run here: {', '.join(sorted(found))}.",
+        f"Say which one: {INSTANCE_VARIABLE}={min(found)} s2connect …",
+    )
 
 
 def _start_command(home: Home) -> str:
@@ -150,17 +172,37 @@ def _start_command(home: Home) -> str:
     return start_command(home)
 
 
-def _find(home: Home) -> Path:
-    pointer = home.read(POINTER)
-    return Path(os.fsdecode(pointer)) if pointer is not None else home.path / SOCKET
+def _sockets(home: Home) -> dict[str, Path]:
+    """Return the sockets of a home by the name of their instance; only one's where the environment names it."""
+    files = [path for end in (".sock", _POINTER) for path in home.path.glob(f"control-*{end}")]
+    found = {path.name.removesuffix(path.suffix).removeprefix("control-") for path in files}
+    if found:
+        from s2connect.endpoint.instances import INSTANCE_VARIABLE  # loads the protocols
+
+        if wanted := os.environ.get(INSTANCE_VARIABLE):
+            found &= {wanted}
+    return {"": _find(home, SOCKET), **{one: _find(home, _socket_of(one)) for one in sorted(found)}}
 
 
-def _listen(home: Home) -> tuple[Path, socket.socket]:
-    _remove(home, _find(home))
-    path = home.path / SOCKET
+def _socket_of(instance: str) -> str:
+    return f"control-{instance}.sock"
+
+
+def _pointer(name: str) -> str:
+    return name.removesuffix(".sock") + _POINTER
+
+
+def _find(home: Home, name: str) -> Path:
+    pointer = home.read(_pointer(name))
+    return Path(os.fsdecode(pointer)) if pointer is not None else home.path / name
+
+
+def _listen(home: Home, name: str) -> tuple[Path, socket.socket]:
+    _remove(home, name, _find(home, name))
+    path = home.path / name
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_runtime_directory())) / SOCKET
-        home.write_private(POINTER, os.fsencode(path))
+        home.write_private(_pointer(name), os.fsencode(path))
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.bind(str(path))
@@ -180,9 +222,9 @@ def _runtime_directory() -> Path:
     return Path("/tmp")  # noqa: S108 - mkdtemp makes a directory of its own in it, 0700
 
 
-def _remove(home: Home, path: Path) -> None:
+def _remove(home: Home, name: str, path: Path) -> None:
     path.unlink(missing_ok=True)
     if path.parent != home.path:
         if path.parent.name.startswith(_PREFIX):
             shutil.rmtree(path.parent, ignore_errors=True)
-        (home.path / POINTER).unlink(missing_ok=True)
+        (home.path / _pointer(name)).unlink(missing_ok=True)

@@ -226,7 +226,7 @@ class _Drain:
 async def _open_control(stack: contextlib.AsyncExitStack, home: Home, service: Service) -> None:
     """Open the control socket. With a database the home may be read only: then there is none."""
     try:
-        await stack.enter_async_context(control_socket(home, service.answer))
+        await stack.enter_async_context(control_socket(home, service.answer, service.endpoint.instance))
     except StorageUnavailable as error:
         if service.endpoint.instance is None:
             raise

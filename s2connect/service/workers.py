@@ -410,7 +410,7 @@ async def serve_workers(
                 stops = supervisor.spawn(process.stop.wait(), "stop")
                 await asyncio.wait({waits, stops}, return_when=asyncio.FIRST_COMPLETED)
                 if waits.done():
-                    await stack.enter_async_context(control_socket(home, crew.answer))
+                    await stack.enter_async_context(control_socket(home, crew.answer, instance_name(config)))
                     stack.enter_context(signal_handlers({signal.SIGHUP: crew.reload_soon}))
                     if drain:
                         process.stop.drain = partial(crew.stop, drain=True)

@@ -33,7 +33,7 @@ COMMIT: Final = "restoring.json"
 STAGED: Final = "restoring"
 """Directory with the new state."""
 
-RUNNING: Final = frozenset({"lock", "control.sock", "control.path"})
+_RUNNING = re.compile(r"lock|control(-.+)?\.(sock|path)")
 """Files of a running process."""
 
 DATABASE: Final = "state.sqlite"
@@ -45,14 +45,14 @@ MOVED: Final = "moved.json"
 PLACES: Final = (f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", DATABASE, MOVED, SECRETS)
 """Files that every restore removes: logs of writes before their database, so that none is applied to another one."""
 
-_RESERVED = {*RUNNING, *PLACES, COMMIT, STAGED}
+_RESERVED = {*PLACES, COMMIT, STAGED}
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _MAX_COMMIT_BYTES = 64 * 1024 * 1024
 
 
 def is_reserved(name: str) -> bool:
     """Return whether a name in a state directory is not that of a file of the state."""
-    return name.startswith(".") or name in _RESERVED
+    return name.startswith(".") or name in _RESERVED or _RUNNING.fullmatch(name) is not None
 
 
 def own_files(home: Path, limit: int) -> Iterator[tuple[Path, bool]]:

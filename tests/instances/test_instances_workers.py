@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("psycopg")
 
+from s2connect.endpoint.instances import INSTANCE_VARIABLE
 from tests.command import Object, Running, make_home, run, start
 from tests.endpoint.conftest import Wan, wan
 from tests.instances.cloud import ENVIRONMENT, begin, cloud_home, devices, reserved_port
@@ -92,6 +93,24 @@ async def test_one_command_runs_several_instances(wan: Wan, postgresql: str, tmp
     crew.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(crew.ended, 30) == 0
     assert "box-1 ended with a signal (SIGKILL)" in crew.errors
+
+
+@pytest.mark.long
+def test_commands_reach_the_right_one_of_two_instances_on_one_home(
+    wan: Wan, postgresql: str, tmp_path: Path, start: Start
+) -> None:
+    home = cloud_home(wan, tmp_path / "cloud", postgresql, 0)
+    one, two = (start(home, env={**ENVIRONMENT, INSTANCE_VARIABLE: name}) for name in ("one", "two"))
+    one.ready(), two.ready()
+    for instance, name in ((one, "one"), (two, "two")):
+        done = run("status", "--home", str(home), "--json", env={**ENVIRONMENT, INSTANCE_VARIABLE: name})
+        assert json.loads(done.stdout)["service"]["pid"] == instance.process.pid
+    unnamed = run("status", "--home", str(home), env=ENVIRONMENT)
+    assert unnamed.returncode == 2
+    assert "run here: one, two" in " ".join(unnamed.stderr.split())
+    assert two.command("stop")["ok"]
+    two.ended()
+    assert status(home)["service"]["pid"] == one.process.pid
 
 
 @pytest.mark.long
