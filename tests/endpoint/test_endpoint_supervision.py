@@ -142,7 +142,7 @@ async def test_a_store_that_cannot_be_read_for_a_while_stops_no_connector(
     endpoints: EndpointPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await endpoints.pair()
-    await endpoints.connected()
+    await until(lambda: len(endpoints.sessions) == 2)
     endpoints.events.clear()
     Fault(monkeypatch, endpoints.rm._state.store, "pairings_of", StorageError("The disk is full."))
     for session in endpoints.sessions:
