@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from s2connect.errors import ConfigurationError
 
@@ -12,7 +12,10 @@ STORE_VARIABLE = "S2CONNECT_STORE"
 
 SCHEMES = ("postgresql://", "postgres://")
 
+MAX_PORT = 65535
+
 _EXAMPLE = "A database is named like postgresql://user@host:5432/name?sslmode=verify-full."
+_ESCAPES = "In a password, @ is written %40, / %2F, : %3A, # %23, ? %3F and % %25."
 
 
 def is_postgresql(text: str) -> bool:
@@ -22,17 +25,33 @@ def is_postgresql(text: str) -> bool:
 
 def check_url(text: str) -> str:
     """Return the URL of a database as it is. Raises ConfigurationError, whose text never has the URL's password."""
+    what = _fault_of(text)
+    if what is not None:
+        hint = f"{_EXAMPLE} {_ESCAPES}" if "@" in text else _EXAMPLE
+        raise ConfigurationError(what, hint=hint)
+    return text
+
+
+def _fault_of(text: str) -> str | None:
+    """Return what is wrong with a URL, without anything of it; None where nothing is."""
+    nonsense = "This is no URL of a PostgreSQL database."
+    if not is_postgresql(text) or any(character.isspace() or not character.isprintable() for character in text):
+        return nonsense
     try:
-        if not is_postgresql(text) or any(character.isspace() or not character.isprintable() for character in text):
-            raise ValueError
         parts = urlsplit(text)
-        if parts.fragment or not parts.path.strip("/"):
-            raise ValueError
         for part in (parts.netloc, parts.path, parts.query):
             unquote(part, errors="strict")
     except ValueError:
-        raise ConfigurationError("This is no URL of a PostgreSQL database.", hint=_EXAMPLE) from None
-    return text
+        return nonsense
+    if parts.fragment or not parts.path.strip("/"):
+        return nonsense
+    if parts.netloc.count("@") > 1 or "@" in parts.path:
+        # A password that ends too early would be taken for a host or a name, and be shown.
+        return "The URL of the database has an @ where none can be; is it or a / in the password?"
+    ports = (host.rpartition("]")[2].partition(":")[2] for host in parts.netloc.rpartition("@")[2].split(","))
+    if not all(port == "" or (port.isascii() and port.isdecimal() and 0 < int(port) <= MAX_PORT) for port in ports):
+        return "The port in the URL of the database is no number from 1 to 65535."
+    return None
 
 
 def shown(url: str) -> str:
@@ -46,9 +65,7 @@ def shown(url: str) -> str:
 def has_password(url: str) -> bool:
     """Return whether the URL holds a password, of the user or of a key file."""
     parts = urlsplit(url)
-    return ":" in parts.netloc.rpartition("@")[0] or any(
-        name.lower() in ("password", "sslpassword") for name, _ in parse_qsl(parts.query, keep_blank_values=True)
-    )
+    return ":" in parts.netloc.rpartition("@")[0] or any(map(_is_secret, parts.query.split("&")))
 
 
 def without_password(url: str) -> str:
@@ -57,10 +74,14 @@ def without_password(url: str) -> str:
         return url
     parts = urlsplit(url)
     user, at, hosts = parts.netloc.rpartition("@")
-    query = "&".join(
-        one for one in parts.query.split("&") if one.partition("=")[0].lower() not in ("password", "sslpassword")
-    )
-    return parts._replace(netloc=f"{user.partition(':')[0]}{at}{hosts}", query=query).geturl()
+    query = "&".join(one for one in parts.query.split("&") if not _is_secret(one))
+    authority = f"{user.partition(':')[0]}{at}{hosts}"
+    # Not by urlunsplit, which leaves the slashes out where there is no host.
+    return f"{parts.scheme}://{authority}{parts.path}{'?' if query else ''}{query}"
+
+
+def _is_secret(parameter: str) -> bool:
+    return unquote(parameter.partition("=")[0]).lower() in ("password", "sslpassword")
 
 
 def require_extra() -> None:
