@@ -50,7 +50,7 @@ class NodeDevicesSide(DevicesSide):
     async def start(self, links: RouteLinks) -> None:
         self._links = links
         events = self._endpoint.events()
-        self.node.set_admission_hook(self._admit)
+        self.node.set_admission_hook(self._admit, prepares=True)
         await self._synchronise()
         links.supervisor.keep(self._accept, "accept")
         links.supervisor.keep(lambda: self._follow(events), "pairings")
@@ -173,7 +173,7 @@ class NodeManagerSide(ManagerSide):
             side = NodeLinkSide(node, "")
             await self._refresh(side)
             self._sides[device.key], self._keys[node.id] = side, device.key
-            node.set_admission_hook(self._admit)
+            node.set_admission_hook(self._admit, prepares=True)
             accept = partial(self._accept, side, device.key)
             self._accepting[device.key] = self._links.supervisor.keep(accept, "accept", node.id)
         return side

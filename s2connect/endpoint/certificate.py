@@ -13,7 +13,8 @@ from cryptography import x509
 
 from s2connect.certs.authority import FIRST_CLOCK, CertificateAuthority, ServerIdentity, fingerprint, warned_from
 from s2connect.certs.tls import ServerContext
-from s2connect.endpoint.config import EndpointConfig
+from s2connect.endpoint.config import EndpointConfig, at_instance
+from s2connect.endpoint.instances import instance_name
 from s2connect.errors import ConfigurationError, NotInitialised, StorageError, StorageUnavailable
 from s2connect.model.text import span
 from s2connect.store.base import Vault
@@ -161,9 +162,21 @@ class CertificateManager:
         identity = ServerIdentity.load(
             read_operator_file(self._config.certificate), read_operator_file(self._config.private_key)
         )
-        if self._config.host not in identity.names and f"*.{self._config.host.partition('.')[2]}" not in identity.names:
+        if not is_for(identity, self._config.host):
             raise ConfigurationError(f"The certificate is not for {self._config.host} but for {identity.names[0]}.")
+        if self._config.instance_url is not None:
+            own = at_instance(self._config.instance_url, instance_name(self._config)).host
+            if not is_for(identity, own):
+                raise ConfigurationError(
+                    f"instance_url: the certificate is not for {own} but for {', '.join(identity.names[:5])}.",
+                    hint=f"Have it made for *.{own.partition('.')[2]}, too.",
+                )
         return identity
+
+
+def is_for(identity: ServerIdentity, host: str) -> bool:
+    """Return whether a certificate is for a host: by its name, or a wildcard in place of the first label."""
+    return host in identity.names or f"*.{host.partition('.')[2]}" in identity.names
 
 
 def load_ca(home: Home, key: bytes | None) -> CertificateAuthority:

@@ -7,11 +7,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from s2connect.errors import ConfigurationError, InvalidUrl
+from s2connect.https import WEBSOCKET_PATH
 from s2connect.https.proxy_protocol import network
 from s2connect.model.alphabet import as_label
 from s2connect.model.common import (
@@ -27,7 +29,7 @@ from s2connect.model.faults import first_fault
 from s2connect.model.local import LocalEndpoint, LocalNode, check_aliases
 from s2connect.model.pairing import NodeIdAlias
 from s2connect.model.proxy import Proxy
-from s2connect.model.url import PAIRING_PORT, BaseUrl, host_as_ascii
+from s2connect.model.url import PAIRING_PORT, BaseUrl, WebSocketUrl, host_as_ascii
 from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, has_password
 from s2connect.transports.mqtt.settings import MqttSettings
 
@@ -133,6 +135,9 @@ class EndpointConfig(BaseModel):
         store_key_file: File with the key that seals the secrets in the database, made by ``s2connect store key``; None
             for that of the environment (``S2CONNECT_STORE_KEY``).
         instance: Name of this instance, if several share the database.
+        instance_url: WebSocket URL that leads to one instance, such as ``wss://{instance}.i.example.com``, where
+            ``{instance}`` stands for its name: for sessions that one instance has prepared, such as those of a bridge.
+            Balancer and certificate need the names. None for the common URL, behind which another one may be met.
         drain_wait: Seconds, at most, for which an instance that was asked to end serves what was begun.
         drain_rate: Sessions a second that it then asks to connect to other instances.
         store_outage_limit: Seconds for which sessions live on where the database is lost.
@@ -173,6 +178,7 @@ class EndpointConfig(BaseModel):
     store: str | None = None
     store_key_file: Path | None = None
     instance: Annotated[str, StringConstraints(pattern=INSTANCE_NAME)] | None = None
+    instance_url: str | None = None
     drain_wait: Annotated[float, Field(ge=0, le=3600)] = 30.0
     drain_rate: Annotated[float, Field(gt=0, le=100_000)] = 100.0
     store_outage_limit: Annotated[float, Field(ge=0, le=86_400)] = 300.0
@@ -220,6 +226,13 @@ class EndpointConfig(BaseModel):
             raise ValueError(error.what) from None
         return host
 
+    @field_validator("instance_url")
+    @classmethod
+    def _instance_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            at_instance(value, "a")
+        return value
+
     @model_validator(mode="after")
     def _together(self) -> Self:
         check_aliases(node.node() for node in self.nodes)
@@ -238,6 +251,8 @@ class EndpointConfig(BaseModel):
         has_certificate = self.certificate is not None or self.tls == "balancer"
         if self.store is not None and (self.deployment is not Deployment.WAN or not has_certificate):
             raise ValueError("store needs deployment WAN and certificate: all instances are one name on the internet")
+        if self.instance_url is not None and self.store is None:
+            raise ValueError("instance_url needs store: without it there is one instance only")
         if not self.server and (
             self.deployment is not Deployment.LAN or any(node.role is not Role.RM for node in self.nodes)
         ):
@@ -303,6 +318,22 @@ def check_proxy(url: str) -> None:
         raise ValueError(f"{error.what} {error.hint}".rstrip(".")) from None
     if proxy.credentials is not None:
         raise ValueError("a user and password of the proxy belong in the environment variable HTTPS_PROXY")
+
+
+def at_instance(template: str, instance: str) -> WebSocketUrl:
+    """Return the URL of WebSockets at an instance: ``instance_url`` of the settings with its name.
+
+    Raises:
+        ValueError: It is no such URL.
+    """
+    try:
+        url = WebSocketUrl(template.replace("{instance}", instance.lower()))
+    except InvalidUrl as error:
+        raise ValueError(error.what) from None
+    parts = urlsplit(url)
+    if parts.path not in ("", "/") or parts.query:
+        raise ValueError("it has to be a URL without a path, such as wss://{instance}.i.example.com")
+    return WebSocketUrl(f"wss://{bracketed(url.host)}:{url.port}{WEBSOCKET_PATH}")
 
 
 def bracketed(host: str) -> str:

@@ -165,6 +165,7 @@ class ConnectionManager:
     def __init__(self, state: EndpointState, node: NodeId) -> None:
         self.node = node
         self.admission_hook: AdmissionHook | None = None
+        self.prepares = False  # whether the hook makes the session ready here, and at no other instance
         self.drops = 0  # number of sessions ended because of their pairing
         self.reconnects = 0  # number of connections with a peer after the first one
         self.history: dict[NodeId, PeerHistory] = {}

@@ -373,13 +373,19 @@ class Node:
         """
         return await self._connector.open(peer)
 
-    def set_admission_hook(self, hook: AdmissionHook | None) -> None:
+    def set_admission_hook(self, hook: AdmissionHook | None, *, prepares: bool = False) -> None:
         """Set the hook that decides, as communication server, whether a session may be opened now.
 
         ``hook(pairing, s2_version)`` is awaited within ``initiateSession``; it returns None, or a sentence for the
         peer's user, which is sent with ``Other``; the peer retries later.
+
+        Args:
+            hook: The hook; None lets everybody in.
+            prepares: Whether it makes something ready for the connection that is at this instance alone, where there
+                are several. The connection then has to come here, and is refused elsewhere.
         """
         self._connections.admission_hook = hook
+        self._connections.prepares = prepares
 
 
 def _url(url: BaseUrl | str) -> BaseUrl:

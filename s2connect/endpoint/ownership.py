@@ -78,6 +78,11 @@ class InstanceOwnership:
         self._doubt, self._resync, self._links, self._nodes = (asyncio.Event() for _ in range(4))
 
     @property
+    def instance(self) -> str:
+        """Name of this instance."""
+        return self._shared.instance
+
+    @property
     def is_store_lost(self) -> bool:
         """True if the database did not answer when it was tried last."""
         return self._outage.is_lost

@@ -23,7 +23,7 @@ from s2connect.model.text import for_display
 from s2connect.pairing.interface import OtherWayRound
 from s2connect.session.http_client import SessionClient
 from s2connect.session.ownership import Claim
-from s2connect.session.server_core import UNCONFIRMED_LIFETIME, SessionServer
+from s2connect.session.server_core import UNCONFIRMED_LIFETIME, Holder, SessionServer
 from s2connect.session.shared import MemorySessions, SharedOfferingSessions, SharedSessions
 from s2connect.store.base import GONE, Pairing, PairKey, Replaced
 from s2connect.store.effects import when_durable
@@ -423,6 +423,11 @@ class Pairings:
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
         return await self._connections[pairing.key.local].admit(pairing, s2_version)
+
+    def holder(self, pairing: Pairing) -> Holder | None:
+        if self.ownership is None or not self._connections[pairing.key.local].prepares:
+            return None
+        return Holder(self.ownership.instance, self._state.instance_url(self.ownership.instance))
 
     def token_unknown(self, pairing: Pairing) -> None:
         self._connections[pairing.key.local].token_unknown(pairing)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from s2connect.endpoint.config import EndpointConfig, bracketed
+from s2connect.endpoint.config import EndpointConfig, at_instance, bracketed
 from s2connect.endpoint.resolver import Resolver
 from s2connect.events import EventHub, Notice, TaskFailed
 from s2connect.https import SESSION_PATH, WEBSOCKET_PATH
@@ -148,6 +148,11 @@ class EndpointState:
     def websocket_url(self) -> WebSocketUrl:
         """Return the URL of sessions over WebSocket."""
         return WebSocketUrl(f"wss://{self._authority}{WEBSOCKET_PATH}")
+
+    def instance_url(self, instance: str) -> WebSocketUrl:
+        """Return the URL of sessions over WebSocket at an instance; the common one without a setting."""
+        named = self.config.instance_url
+        return self.websocket_url() if named is None else at_instance(named, instance)
 
     @property
     def _authority(self) -> str:

@@ -32,6 +32,7 @@ from s2connect.session.ownership import Claim
 from s2connect.session.server_core import (
     Accepted,
     Activation,
+    Holder,
     SessionServer,
     authorised,
     key_of,
@@ -56,6 +57,9 @@ class SessionManager(Protocol):
 
     async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
         """Return None if node and application are ready for a session, otherwise a sentence for the peer's user."""
+
+    def holder(self, pairing: Pairing) -> Holder | None:
+        """Return this instance where what :meth:`admit` has prepared is here alone; None where any takes over."""
 
     def token_unknown(self, pairing: Pairing) -> None:
         """Note that a paired client presented a token that is not that of its pairing."""
@@ -175,7 +179,8 @@ class SessionService:
             pairing = replace(pairing, peer=node or pairing.peer, peer_endpoint=described or pairing.peer_endpoint)
         accepted = replace(accepted, pairing=pairing)
         async with self._shared.issuing(pairing.key) as (core, now):
-            return core.issue(endpoint, accepted, now=now, entropy=os.urandom(TOKEN_ENTROPY))
+            entropy = os.urandom(TOKEN_ENTROPY)
+            return core.issue(endpoint, accepted, now=now, entropy=entropy, holder=self._manager.holder(pairing))
 
     async def _confirm_access_token(self, request: web.Request) -> web.Response:
         await read_body(request)

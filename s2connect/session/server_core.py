@@ -6,7 +6,7 @@ import hmac
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -48,7 +48,7 @@ MAX_PENDING = 20_000
 MAX_PENDING_PER_PAIR = 8
 """Pending tokens of one pair; the oldest goes first."""
 
-VERSION = 1
+VERSION = 2
 """Version of :meth:`SessionServer.dump`."""
 
 _Request = TypeVar("_Request", InitiateSession, Unpair)
@@ -69,16 +69,26 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """Instance that has prepared a session, to which its connection has to come: its name, and its WebSocket URL."""
+
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Activation:
     """A pending token was confirmed: activate its digest durably, then accept the connection (SES-03).
 
     ``pairing`` is the one that it was issued for; where that was replaced meanwhile, the token counts for nothing.
+    ``holder`` is the instance that has prepared the session; None where any takes the connection.
     """
 
     pairing: Pairing
     digest: bytes
     protocol: str
     s2_version: str
+    holder: Holder | None = None
 
 
 def refusal(reason: SessionErrorReason, info: str) -> Reply:
@@ -187,6 +197,7 @@ class SessionServer:
                     "paired_at": activation.pairing.paired_at,
                     "protocol": activation.protocol,
                     "s2_version": activation.s2_version,
+                    "holder": None if activation.holder is None else asdict(activation.holder),
                 }
                 for digest, (expires_at, activation) in self._pending.items()
             ],
@@ -210,7 +221,8 @@ class SessionServer:
             pairing = pairing_of(key, one["paired_at"])
             if pairing is not None:
                 digest = bytes.fromhex(one["digest"])
-                activation = Activation(pairing, digest, one["protocol"], one["s2_version"])
+                holder = None if one["holder"] is None else Holder(**one["holder"])
+                activation = Activation(pairing, digest, one["protocol"], one["s2_version"], holder)
                 server._pending[digest] = one["expires_at"], activation
                 server._by_pair.setdefault(key, []).append(digest)
         return server
@@ -246,8 +258,19 @@ class SessionServer:
             return refusal(SessionErrorReason.INCOMPATIBLE_S2_MESSAGE_VERSIONS, f"This node speaks S2 JSON {names}.")
         return Accepted(pairing, protocol, version, message)
 
-    def issue(self, endpoint: LocalEndpoint, accepted: Accepted, *, now: float, entropy: bytes) -> Reply:
-        """Answer an accepted request with a pending token of 32 random bytes (SES-02)."""
+    def issue(
+        self,
+        endpoint: LocalEndpoint,
+        accepted: Accepted,
+        *,
+        now: float,
+        entropy: bytes,
+        holder: Holder | None = None,
+    ) -> Reply:
+        """Answer an accepted request with a pending token of 32 random bytes (SES-02).
+
+        ``holder`` is the instance that has prepared the session; None where any takes its connection.
+        """
         self.expire(now=now)
         key = accepted.pairing.key
         mine = self._by_pair.get(key, [])
@@ -257,7 +280,7 @@ class SessionServer:
             return BUSY
         token = AccessToken.from_bytes(entropy[:TOKEN_ENTROPY])
         digest = token_digest(token)
-        activation = Activation(accepted.pairing, digest, accepted.protocol, accepted.s2_version)
+        activation = Activation(accepted.pairing, digest, accepted.protocol, accepted.s2_version, holder)
         self._pending[digest] = now + PENDING_LIFETIME, activation
         mine.append(digest)
         self._by_pair[key] = mine

@@ -30,12 +30,14 @@ class SharedSessions(Protocol):
     def confirming(self, token: AccessToken | None) -> AbstractAsyncContextManager[tuple[SessionServer, float]]:
         """Confirm a pending token, by ``confirm`` and ``forget`` of the core; one at a time of one pair (SES-03).
 
+        A token counts for nothing whose holder is dead: its client begins anew, with the token that it has.
         What is stored within the context is durable with the change, or not at all.
         """
 
     async def offer(self, activation: Activation, info: ConnectionInfo) -> CommunicationDetails | None:
         """Within :meth:`confirming`: offer a connection that any of the servers takes, once, instead of earlier ones.
 
+        Where there is a holder it alone takes the connection, and its URL is in the details.
         None where the transport of this process has to offer it.
         """
 
@@ -69,7 +71,11 @@ class SharedOfferingSessions(SharedSessions, Protocol):
         """Return how many offers wait that expire by then, and when those that are made now expire."""
 
     async def take(self, key: str) -> TakenOffer | None:
-        """Use an offer up, at one instance only. None where there is none (any more), or its pairing has ended."""
+        """Use an offer up, at one instance only. None where there is none (any more), or its pairing has ended.
+
+        Raises:
+            HeldElsewhere: Another instance holds it; it is not used up.
+        """
 
 
 class MemorySessions:

@@ -24,16 +24,21 @@ from s2connect.shared.pairing import CLOCK, swept
 from s2connect.store.base import Pairing, PairKey, token_digest
 from s2connect.store.effects import held_back
 from s2connect.store.postgresql.database import Connection, Database, Row, Transaction
+from s2connect.store.postgresql.instances import ALIVE
 from s2connect.store.postgresql.rows import PAIR, SAME, PairingRows, pair_values
 from s2connect.transports.base import ConnectionInfo
-from s2connect.transports.offers import OFFER_LIFETIME, digest
+from s2connect.transports.offers import OFFER_LIFETIME, HeldElsewhere, digest
 
 _log = logging.getLogger(__name__)
 
 MAX_SHARED_PENDING: Final = 500_000
 """Pending tokens of all instances together: the sweep counts them."""
 
-_LOCK_PENDING: Final = f"SELECT * FROM pending_token WHERE {PAIR} ORDER BY expires, digest FOR UPDATE"  # noqa: S608
+_LOCK_PENDING: Final = f"""
+    SELECT *, owner = '' OR owner = %s
+        OR (protocol = '{WEBSOCKET}' AND EXISTS (SELECT FROM instance WHERE name = owner AND {ALIVE})) AS is_held
+    FROM pending_token WHERE {PAIR} ORDER BY expires, digest FOR UPDATE
+"""  # noqa: S608
 
 _READ_PENDING: Final = f"""
     SELECT {CLOCK} AS now, pending_token.*
@@ -42,8 +47,10 @@ _READ_PENDING: Final = f"""
 
 _ADD_OFFER: Final = f"""
     WITH former AS (DELETE FROM offer WHERE local = %(local)s AND remote = %(remote)s)
-    INSERT INTO offer (digest, local, remote, paired_at, s2_version, address, expires)
-    VALUES (%(digest)s, %(local)s, %(remote)s, %(paired_at)s, %(s2_version)s, %(address)s, {CLOCK} + %(lifetime)s)
+    INSERT INTO offer (digest, local, remote, paired_at, s2_version, address, owner, expires)
+    VALUES (
+        %(digest)s, %(local)s, %(remote)s, %(paired_at)s, %(s2_version)s, %(address)s, %(owner)s, {CLOCK} + %(lifetime)s
+    )
 """  # noqa: S608
 """Connections of earlier offers would displace the session that comes of this one."""
 
@@ -120,8 +127,8 @@ class PostgresqlSessions:
             async with self._database.transaction() as within:
                 lock = f"WHERE {PAIR} ORDER BY sequence FOR UPDATE"
                 pairings = await self._rows.select(within.connection, lock, pair_values(key))
-                pending = await within.rows(_LOCK_PENDING, pair_values(key))
-                core = _core_of(key, pending, pairings)
+                pending = await within.rows(_LOCK_PENDING, (self._database.instance, *pair_values(key)))
+                core = _core_of(key, [row for row in pending if row["is_held"]], pairings)
                 yield core, within.now
                 left = {bytes.fromhex(one["digest"]) for one in core.dump()["pending"]}
                 if gone := [row["digest"] for row in pending if row["digest"] not in left]:
@@ -142,7 +149,7 @@ class PostgresqlSessions:
 
     async def forget(self, key: PairKey) -> None:
         async def forget(within: Transaction) -> None:
-            await within.execute(_LOCK_PENDING, pair_values(key))
+            await within.execute(_LOCK_PENDING, (self._database.instance, *pair_values(key)))
             for table in ("pending_token", "offer"):
                 await within.execute(f"DELETE FROM {table} WHERE {PAIR}", pair_values(key))  # noqa: S608 - constants
 
@@ -154,8 +161,7 @@ class PostgresqlSessions:
         if activation.protocol != WEBSOCKET:
             return None  # the connection comes over this instance's broker
         token = CommunicationToken.from_bytes(secrets.token_bytes(TOKEN_BYTES))
-        key = activation.pairing.key
-
+        key, holder = activation.pairing.key, activation.holder
         values = {
             "digest": digest(token.reveal()),
             "local": key.local,
@@ -163,6 +169,7 @@ class PostgresqlSessions:
             "paired_at": activation.pairing.paired_at,
             "s2_version": info.s2_version,
             "address": info.peer_address,
+            "owner": "" if holder is None else holder.name,
             "lifetime": OFFER_LIFETIME,
         }
 
@@ -171,7 +178,9 @@ class PostgresqlSessions:
 
         await self._database.once("write", add)
         return WebSocketCommunicationDetails(
-            communication_protocol=WEBSOCKET, websocket_token=token, websocket_url=self._websocket_url()
+            communication_protocol=WEBSOCKET,
+            websocket_token=token,
+            websocket_url=self._websocket_url() if holder is None else WebSocketUrl(holder.url),
         )
 
     async def is_open(self, key: str) -> bool:
@@ -206,12 +215,17 @@ class PostgresqlSessions:
         """Use an offer up, at one instance only, which owns the session from then on.
 
         None where there is none (any more), or its pairing has ended.
+
+        Raises:
+            HeldElsewhere: Another instance holds it.
         """
         open_offer = f"FROM offer WHERE digest = %s AND expires > {CLOCK}"
         async with self._database.transaction() as within:
             row = await within.row(f"SELECT * {open_offer}", (digest(key),))
             if row is None:
                 return None
+            if row["owner"] not in ("", self._database.instance):
+                raise HeldElsewhere
             pair = PairKey(NodeId(row["local"]), NodeId(row["remote"]))
             owned = await claimed(within.connection, pair, row["paired_at"], self._database.instance)
             standing = await self._rows.select(
@@ -252,6 +266,7 @@ def _core_of(key: PairKey, pending: list[Row], pairings: list[Row]) -> SessionSe
                 "paired_at": row["paired_at"],
                 "protocol": row["protocol"],
                 "s2_version": row["s2_version"],
+                "holder": {"name": row["owner"], "url": row["url"]} if row["owner"] else None,
             }
             for row in pending
         ],
@@ -260,6 +275,7 @@ def _core_of(key: PairKey, pending: list[Row], pairings: list[Row]) -> SessionSe
 
 
 def _insertion(name: bytes, one: Mapping[str, Any]) -> Callable[[Connection], Awaitable[None]]:
+    holder = one["holder"] or {"name": "", "url": ""}
     values = (
         name,
         one["local"],
@@ -268,12 +284,14 @@ def _insertion(name: bytes, one: Mapping[str, Any]) -> Callable[[Connection], Aw
         one["protocol"],
         one["s2_version"],
         one["expires_at"],
+        holder["name"],
+        holder["url"],
     )
 
     async def insert(connection: Connection) -> None:
         await connection.execute(
-            "INSERT INTO pending_token (digest, local, remote, paired_at, protocol, s2_version, expires)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            "INSERT INTO pending_token (digest, local, remote, paired_at, protocol, s2_version, expires, owner, url)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
             values,
         )
 

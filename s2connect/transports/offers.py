@@ -19,6 +19,10 @@ MAX_OFFERS = 1000
 T = TypeVar("T")
 
 
+class HeldElsewhere(Exception):
+    """An offer is open, and another instance has to take its connection."""
+
+
 class SharedOffers(Protocol):
     """Offers that several processes share: whichever is asked takes the connection."""
 
@@ -26,7 +30,11 @@ class SharedOffers(Protocol):
         """Return whether an offer waits under a key; changes nothing."""
 
     async def take(self, key: str) -> tuple[ConnectionInfo, Callable[[Connection], object]] | None:
-        """Use an offer up; return the connection to accept, and what to call with it. None as of ``OfferTable``."""
+        """Use an offer up; return the connection to accept, and what to call with it. None as of ``OfferTable``.
+
+        Raises:
+            HeldElsewhere: Another process has to take it; it is not used up.
+        """
 
 
 class OfferTable(Generic[T]):

@@ -13,7 +13,7 @@ from s2connect.model.secret import TOKEN_BYTES, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import Connection, ConnectionInfo, Offer, Trust
-from s2connect.transports.offers import OpenOffers, SharedOffers
+from s2connect.transports.offers import HeldElsewhere, OpenOffers, SharedOffers
 from s2connect.transports.websocket_client import open_client
 from s2connect.transports.websocket_server import accept, bearer_of, upgraded, wants_upgrade
 
@@ -110,7 +110,11 @@ class WebSocketTransport:
         if not wants_upgrade(request):
             known = await offers.is_open(presented)
             return web.Response(status=400, text="a WebSocket upgrade is expected here") if known else None
-        taken = await offers.take(presented)
+        try:
+            taken = await offers.take(presented)
+        except HeldElsewhere:
+            # The client comes again, from session initiation on (REC-01).
+            return web.Response(status=503, headers={"Retry-After": "1"})
         if taken is None or request.transport is None:
             return None
         if accepted is not None:

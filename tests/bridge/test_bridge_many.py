@@ -79,9 +79,9 @@ async def test_it_listens_when_there_is_somebody_for_every_device(
     hooked: set[NodeId] = set()
     set_hook, start = Node.set_admission_hook, Server.start
 
-    def hook(node: Node, admission_hook: Any) -> None:
+    def hook(node: Node, admission_hook: Any, **more: bool) -> None:
         hooked.add(node.id)
-        set_hook(node, admission_hook)
+        set_hook(node, admission_hook, **more)
 
     async def listening(server: Server) -> None:
         there.append(len(hooked) == 20)

@@ -213,5 +213,13 @@ _LINKS = Migration(
     ),
 )
 
-MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS)
+_HOLDERS = Migration(
+    expand=(
+        # The instance that has prepared the session of a pending token, and its WebSocket URL; empty where any takes
+        # the connection. `offer.owner` is the same.
+        "ALTER TABLE pending_token ADD COLUMN owner text NOT NULL DEFAULT '', ADD COLUMN url text NOT NULL DEFAULT ''",
+    ),
+)
+
+MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS, _HOLDERS)
 """All migrations of this program, oldest first. What has been released is never changed."""
