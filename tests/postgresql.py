@@ -28,8 +28,14 @@ STORE_KEYS = [bytes(range(32))]
 """Keys that seal the secrets in databases of tests."""
 
 
+PROGRAMS = "S2CONNECT_TEST_POSTGRESQL"
+"""Environment variable with the directory of PostgreSQL's programs, to test another version than that installed."""
+
+
 def _programs() -> Path | None:
-    """Return the directory of the newest ``initdb``: Debian has it outside of the path."""
+    """Return the directory of the newest ``initdb``, or of that asked for: Debian has it outside of the path."""
+    if asked := os.environ.get(PROGRAMS):
+        return Path(asked)
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda place: int(place.parts[-3]))
