@@ -491,6 +491,7 @@ ELSEWHERE = {
     "shared-sweep": "instances/test_instances_tasks.py",
     "database-commit": "store/test_store_postgresql_database.py",
     "database-operation": "store/test_store_postgresql_database.py",
+    "database-confirmation": "store/test_store_postgresql_standby.py",
     "log-in": "web/test_web_server.py",
     "observation": "service/test_service_page.py",
     "look-around": "web/test_web_observation.py",

@@ -500,7 +500,14 @@ _WARNINGS: Final = _group(
             "The database of this endpoint does not answer. Nothing new is taken, and open sessions go on for a while.",
             "Look at the database: `s2connect doctor`, `s2connect cluster status`. Once it is back, all goes on.",
         ),
-        "store_back": ("The database answers again, after `store_lost`.", "Nothing needs to be done."),
+        "store_unconfirmed": (
+            "The database of this endpoint confirms nothing that is written. Nothing new is taken, and sessions go on.",
+            "Start its synchronous standby again, or make another: `s2connect cluster status`.",
+        ),
+        "store_back": (
+            "The database answers again, after `store_lost` or `store_unconfirmed`.",
+            "Nothing needs to be done.",
+        ),
         "not_advertised": (
             "This endpoint cannot be found in the network. Its URL still works.",
             "`s2connect doctor` says whether multicast works here.",

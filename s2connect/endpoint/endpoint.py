@@ -472,8 +472,13 @@ class Endpoint:
 
     @property
     def is_store_lost(self) -> bool:
-        """True if the database that instances share did not answer when it was tried last."""
-        return self._pairings.ownership is not None and self._pairings.ownership.is_store_lost
+        """True while nothing new can be taken because of the database that instances share."""
+        return bool(self.store_trouble)
+
+    @property
+    def store_trouble(self) -> str:
+        """A sentence about that database while nothing new can be taken because of it; empty otherwise."""
+        return "" if self._pairings.ownership is None else self._pairings.ownership.store_trouble
 
     @property
     def is_ready(self) -> bool:

@@ -51,6 +51,8 @@ IDLE_LINK: Final = 60.0
 CLOSE_WITHIN: Final = 3.0
 """Seconds for the last word to the database when the endpoint closes."""
 
+UNCONFIRMED: Final = "The database does not confirm what is written, as where its synchronous standby is gone."
+
 LOST: Final = "the database of this endpoint is lost"
 """Reason for closing sessions whose owner nobody knows any more."""
 
@@ -69,6 +71,7 @@ class InstanceOwnership:
         self._started = False
         self._now = asyncio.get_running_loop().time
         self._outage = Outage(state.config.store_outage_limit, now=self._now())
+        self._unconfirmed = False  # as it was noticed last
         self._leases = Leases()
         self._since: dict[PairKey, float] = {}  # when each link was taken
         self._wanted: set[PairKey] = set()
@@ -83,9 +86,11 @@ class InstanceOwnership:
         return self._shared.instance
 
     @property
-    def is_store_lost(self) -> bool:
-        """True if the database did not answer when it was tried last."""
-        return self._outage.is_lost
+    def store_trouble(self) -> str:
+        """A sentence while nothing new can be taken because of the database; empty otherwise."""
+        if self._outage.is_lost:
+            return "The database does not answer."
+        return "" if self._shared.confirms else UNCONFIRMED
 
     def prepare(
         self, on_nodes: Callable[[], Awaitable[None]], on_resync: Callable[[], Awaitable[None]], *, alone: bool
@@ -371,6 +376,16 @@ class InstanceOwnership:
                     _log.warning("the database answers again")
                     self._state.notice("store_back", "The database answers again.")
                     self._resync.set()
+                self._notice_unconfirmed()
+
+    def _notice_unconfirmed(self) -> None:
+        """Report that the database reads and confirms nothing. Sessions stay: nobody can take one over, either."""
+        was, self._unconfirmed = self._unconfirmed, not self._shared.confirms
+        if self._unconfirmed and not was:
+            self._state.notice("store_unconfirmed", f"{UNCONFIRMED} Nothing new is taken; sessions go on.")
+        elif was and not self._unconfirmed:
+            self._state.notice("store_back", "The database confirms again what is written.")
+            self._resync.set()
 
     def _end_orphans(self) -> None:
         """End all sessions where the database has been lost for too long: they may be another instance's now."""

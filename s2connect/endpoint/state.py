@@ -63,6 +63,10 @@ class SharedOwners(Protocol):
 
     instance: str
 
+    @property
+    def confirms(self) -> bool:
+        """True if the database confirms what is written, as far as is known; without its standby it only reads."""
+
     async def listen(self, on_hint: Callable[[str], None], on_connected: Callable[[], None]) -> None:
         """Call ``on_hint`` with the hints of other instances until cancelled.
 

@@ -70,6 +70,11 @@ class PostgresqlOwners:
         """Call ``on_hint`` with the hints of other instances until cancelled. See :func:`listen`."""
         await listen(self._database, [CHANNEL, channel_of(self.instance)], on_hint, on_connected)
 
+    @property
+    def confirms(self) -> bool:
+        """True if the database confirms what is written, as far as is known."""
+        return self._database.confirms
+
     async def probe(self) -> None:
         """Raise StorageUnavailable if the database does not answer."""
 
@@ -135,7 +140,7 @@ class PostgresqlOwners:
                 values,
             )
 
-        await self._database.read("write", write)
+        await self._database.write("write", write)
 
     # Links
 
@@ -187,7 +192,7 @@ class PostgresqlOwners:
             )
             return await cursor.fetchall()
 
-        return {_key(row) for row in await self._database.read("write", renew)}
+        return {_key(row) for row in await self._database.write("write", renew)}
 
     async def release_links(self, keys: Collection[PairKey]) -> None:
         """Give links up, and hint at that."""
@@ -199,7 +204,7 @@ class PostgresqlOwners:
                 (*_columns(keys), self.instance, CHANNEL),
             )
 
-        await self._database.read("write", release)
+        await self._database.write("write", release)
 
     async def share_of_links(self, nodes: Collection[NodeId]) -> int:
         """Return how many links each of the living instances would have."""

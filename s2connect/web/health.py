@@ -40,6 +40,8 @@ def parts_of(observation: Observation) -> Iterator[Part]:
     """Iterate over the parts of a service."""
     endpoint, bridge = observation.endpoint, observation.bridge
     yield _part("endpoint", "" if endpoint.is_ready else "It does not serve requests yet, or not any more.")
+    if endpoint.instance is not None:
+        yield _part("database", endpoint.store_trouble)
     certificate = observation.certificate(datetime.now(UTC))
     if certificate is not None:
         yield _part("certificate", certificate.warning if certificate.left <= 0 else "")

@@ -14,11 +14,15 @@ pytest.importorskip("psycopg")
 
 from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
 from s2connect.endpoint import ownership
-from s2connect.errors import SessionRefused
+from s2connect.errors import SessionRefused, StorageUnavailable
 from s2connect.events import Notice
+from s2connect.model.url import BaseUrl
 from s2connect.session.ownership import LINK_LEASE
 from s2connect.store.base import PairKey
+from s2connect.store.postgresql import confirming, database
 from s2connect.store.postgresql.sealing import KEY_VARIABLE
+from s2connect.web.health import parts_of
+from s2connect.web.observation import Observation
 from tests.endpoint.conftest import Wan
 from tests.postgresql import STORE_KEYS, Cluster
 from tests.waits import until, within
@@ -187,3 +191,48 @@ async def test_sessions_outlive_a_lost_database_for_a_while_and_nothing_new_is_t
             assert kinds == ["store_lost", "store_back"]
     finally:
         await asyncio.to_thread(cluster.close)
+
+
+async def test_a_database_that_confirms_nothing_takes_nothing_new_and_ends_no_session(
+    postgresql: str, postgresql_cluster: Cluster, instance: Instance, wan: Wan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its synchronous standby is gone: it reads, and every COMMIT waits. Nobody can take the session over, either."""
+    monkeypatch.setattr(ownership, "PROBE_EVERY", 0.1)
+    for module, name in ((database, "COMMIT_S"), (database, "ANSWER_S"), (confirming, "CONFIRM_S")):
+        monkeypatch.setattr(module, name, 0.5)
+    monkeypatch.setattr(confirming, "TRY_EVERY", 0.1)
+    async with within(30), Endpoint.open(config=instance(postgresql, "one", store_outage_limit=0.0)) as cem:
+        happened = cem.events()
+        rm_config = wan.config(Role.RM, "127.0.0.1")
+        async with Endpoint.open(config=rm_config, addresses={"localhost": "127.0.0.1"}) as rm, taking(cem, rm):
+            await rm.node().pair(cem.pairing_url, await cem.node().new_pairing_code())
+            await until(lambda: cem.connected() and rm.connected())
+            key = next(iter(rm.history()))
+            try:
+                postgresql_cluster.sql("ALTER SYSTEM SET synchronous_standby_names = 'missing'")
+                postgresql_cluster.sql("SELECT pg_reload_conf()")
+                await until(lambda: postgresql_cluster.sql("SHOW synchronous_standby_names") == [("missing",)])
+                with pytest.raises(StorageUnavailable):
+                    await cem._state.store.refuse_server(BaseUrl("https://localhost/"))
+                await until(lambda: cem.store_trouble)
+                assert (
+                    "does not confirm" in next(p for p in parts_of(Observation(cem)) if p.name == "database").sentence
+                )
+                await asyncio.sleep(0.5)  # probes
+                assert cem.connected()
+                assert rm.connected()
+                (live,) = rm.connected().values()
+                await live.connection.close()
+                await until(lambda: any(one.error == "peer_busy" for one in rm.history().values()))
+            finally:
+                postgresql_cluster.sql("ALTER SYSTEM RESET synchronous_standby_names")
+                postgresql_cluster.sql("SELECT pg_reload_conf()")
+            await until(lambda: not cem.store_trouble)
+            await until(lambda: rm.try_now(key) or rm.connected())
+            await until(lambda: cem.connected() and rm.connected())
+        kinds = []
+        async for event in happened:
+            kinds += [event.kind] if isinstance(event, Notice) else []
+            if "store_back" in kinds:
+                break
+        assert kinds == ["store_unconfirmed", "store_back"]

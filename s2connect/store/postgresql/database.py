@@ -10,7 +10,8 @@ A COMMIT whose answer is lost
 Each transaction knows its number. Where the connection is cut in a COMMIT, the number is looked up: committed, aborted,
 or still under way. The lookup commits something itself, so that with synchronous replication a "committed" is on the
 standby, too. Only where the database stays away does the caller not know; then it may repeat the operation. A COMMIT
-is never cancelled: PostgreSQL would answer it as done although the standby does not have it.
+is never cancelled: PostgreSQL would answer it as done although the standby does not have it. Nor is a statement that is
+a transaction of its own, for the same reason. See :mod:`~s2connect.store.postgresql.confirming` for what follows.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from psycopg.rows import dict_row
 
 from s2connect.errors import ConfigurationError, StorageUnavailable
 from s2connect.store.postgresql.address import check_url, shown
+from s2connect.store.postgresql.confirming import EMPTY_RECORD, Confirmation
 from s2connect.store.postgresql.failures import TRANSIENT, is_lost, unavailable
 from s2connect.store.postgresql.pool import Connection, Pool, Row
 from s2connect.store.postgresql.schema import APPLICATION, MIGRATION_LOCK, MIGRATIONS, READ_TABLES
@@ -59,6 +61,9 @@ IDLE_S: Final = 10
 
 COMMIT_S: Final = 5.0
 """Seconds for the answer to a COMMIT, which with synchronous replication is that of the standby."""
+
+ANSWER_S: Final = STATEMENT_S + 1.0
+"""Seconds for the answer to a statement that is a transaction of its own."""
 
 OPERATION_S: Final = 10.0
 """Seconds for one operation, with everything that is tried again."""
@@ -143,6 +148,7 @@ class Database:
         self._tasks = Supervisor("s2connect", self.failures)
         self._closed = False
         self._pool = Pool(url, lambda: Connection.connect(**self._parameters), size)
+        self._confirmation = Confirmation(url, self.connect, self._tasks)
 
     @classmethod
     async def open(cls, url: str, *, instance: str = "", size: int = POOL_SIZE) -> Database:
@@ -163,8 +169,14 @@ class Database:
     async def close(self) -> None:
         """Let operations that have begun end, even of cancelled callers, and close all connections. Idempotent."""
         self._closed = True
+        self._confirmation.close()
         await self._tasks.close(grace=OPERATION_S)
         await self._pool.close()
+
+    @property
+    def confirms(self) -> bool:
+        """True if it confirms what is written, as far as is known; if not, every write is refused at once."""
+        return not self._confirmation.is_missing
 
     # Connections
 
@@ -239,28 +251,42 @@ class Database:
         return await self._bounded(doing, lambda: self._in_transactions(work))
 
     async def read(self, doing: str, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run one statement outside of a transaction that changes nothing, or may be repeated: it is tried again."""
-        return await self._single(doing, work, again_if_lost=True)
+        """Run one statement outside of a transaction that changes nothing, or may be repeated: it is tried again.
+
+        What it changes is in UNLOGGED tables only, so that nobody has to confirm it.
+        """
+        return await self._single(doing, work, writes=False, again_if_lost=True)
+
+    async def write(self, doing: str, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run one statement that is a transaction of its own and may be repeated: it is tried again."""
+        return await self._single(doing, work, writes=True, again_if_lost=True)
 
     async def once(self, doing: str, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run one statement that is a transaction of its own, in one round trip.
 
         Where the connection is lost it is not tried again, and the caller does not know whether it happened.
         """
-        return await self._single(doing, work, again_if_lost=False)
+        return await self._single(doing, work, writes=True, again_if_lost=False)
 
-    async def _single(self, doing: str, work: Callable[[Connection], Awaitable[T]], *, again_if_lost: bool) -> T:
+    async def _single(
+        self, doing: str, work: Callable[[Connection], Awaitable[T]], *, writes: bool, again_if_lost: bool
+    ) -> T:
         if (outer := self._outer()) is not None:
             with self._translated(doing):
                 return await outer.statement(work)
-        return await self._bounded(doing, lambda: self._on_connections(work, again_if_lost=again_if_lost))
+        until = asyncio.get_running_loop().time() + OPERATION_S
+
+        async def attempts() -> T:
+            return await self._on_connections(work, until, writes=writes, again_if_lost=again_if_lost)
+
+        return await self._bounded(doing, attempts, cancel=not writes)
 
     def _outer(self) -> Block | None:
         """Return the transaction that the caller is in."""
         block = _block.get()
         return block if block is not None and block.open and block.database is self else None
 
-    async def _bounded(self, doing: str, work: Callable[[], Awaitable[T]]) -> T:
+    async def _bounded(self, doing: str, work: Callable[[], Awaitable[T]], *, cancel: bool = True) -> T:
         async def operation() -> T:
             with self._translated(doing):
                 return await work()
@@ -272,7 +298,8 @@ class Database:
             async with asyncio.timeout(OPERATION_S):
                 return await asyncio.shield(task)
         except TimeoutError:
-            task.cancel()  # which may last, where the server is silent
+            if cancel:
+                task.cancel()  # which may last, where the server is silent
             raise unavailable(doing, self.url, None) from None
 
     @contextlib.contextmanager
@@ -282,18 +309,37 @@ class Database:
         except psycopg.Error as error:
             raise unavailable(doing, self.url, error) from None
 
-    async def _on_connections(self, work: Callable[[Connection], Awaitable[T]], *, again_if_lost: bool) -> T:
-        tries = 0
+    async def _on_connections(
+        self, work: Callable[[Connection], Awaitable[T]], until: float, *, writes: bool, again_if_lost: bool
+    ) -> T:
+        loop, tries, late = asyncio.get_running_loop(), 0, None
         while True:
             tries += 1
-            connection = await self._pool.take()
+            connection = await self._taken() if writes else await self._pool.take()
             try:
+                if writes:
+                    late = loop.call_later(ANSWER_S, self._give_up, connection)
                 return await work(connection)
             except psycopg.Error as error:
-                if (is_lost(error) and not again_if_lost) or not await self._may_try_again(error, tries):
+                if writes and is_lost(error):
+                    self._confirmation.require()
+                if (is_lost(error) and not again_if_lost) or loop.time() > until:
+                    raise
+                if not await self._may_try_again(error, tries):
                     raise
             finally:
+                if late is not None:
+                    late.cancel()
                 await self._pool.give(connection)
+
+    async def _taken(self) -> Connection:
+        """Return a connection for a transaction. Raises StorageUnavailable also where none is confirmed."""
+        self._confirmation.require()
+        connection = await self._pool.take()
+        if self._confirmation.is_missing:  # found out while this one waited
+            await self._pool.give(connection)
+            self._confirmation.require()
+        return connection
 
     async def _in_transactions(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         tries = 0
@@ -334,7 +380,7 @@ class Database:
         tries = 0
         while True:
             tries += 1
-            connection = await self._pool.take()
+            connection = await self._taken()
             try:
                 cursor = await connection.execute(
                     "BEGIN; SELECT pg_current_xact_id()::text AS number,"
@@ -364,7 +410,10 @@ class Database:
             # A statement failed and somebody went on: COMMIT would roll back, and say so in a word only.
             await self._roll_back(connection)
             raise psycopg.errors.InFailedSqlTransaction("a statement of this transaction had failed")
-        late = asyncio.get_running_loop().call_later(COMMIT_S, _cut, connection)
+        if self._confirmation.is_missing:  # found out since it has begun
+            await self._roll_back(connection)
+            self._confirmation.require()
+        late = asyncio.get_running_loop().call_later(COMMIT_S, self._give_up, connection)
         try:
             await connection.execute("COMMIT", prepare=False)
             return
@@ -379,6 +428,8 @@ class Database:
     async def _settle(self, number: str) -> None:
         """Find out how a transaction ended whose COMMIT got no answer. Return where it is durable.
 
+        One that waits for a standby is not waited for again.
+
         Raises:
             OperationalError: It was rolled back.
             StorageUnavailable: Nobody knows.
@@ -392,9 +443,12 @@ class Database:
                 while (status := await self._status(number)) != "committed":
                     if status == "aborted":
                         raise psycopg.OperationalError("the transaction was rolled back")
+                    if status == "in progress" and self._confirmation.is_missing:
+                        raise unknown
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise unknown from None
+        self._confirmation.confirmed()
 
     async def _status(self, number: str) -> str:
         """Return how a transaction stands, once this is as durable as a commit is; "" where it cannot be seen now."""
@@ -404,7 +458,9 @@ class Database:
             return ""
         try:
             cursor = await connection.execute(
-                "SELECT pg_xact_status(%s::xid8) AS status, pg_logical_emit_message(true, 's2connect', '')", (number,)
+                f"SELECT status, CASE status WHEN 'committed' THEN {EMPTY_RECORD} END"  # noqa: S608 - constants
+                " FROM (SELECT pg_xact_status(%s::xid8) AS status OFFSET 0) AS found",
+                (number,),
             )
             row = await cursor.fetchone()
         except psycopg.Error:
@@ -412,6 +468,11 @@ class Database:
         finally:
             await self._pool.give(connection)
         return str(row["status"]) if row is not None else ""
+
+    def _give_up(self, connection: Connection) -> None:
+        """Stop waiting for the answer of a transaction that may be committed already."""
+        self._confirmation.late()
+        _cut(connection)
 
 
 def parameters(url: str, instance: str = "") -> dict[str, Any]:

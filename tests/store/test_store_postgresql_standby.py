@@ -1,0 +1,128 @@
+"""A primary whose synchronous standby is gone: it reads, and confirms nothing that is written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+
+import pytest
+
+pytest.importorskip("psycopg")
+
+from s2connect.errors import StorageUnavailable
+from s2connect.store.base import token_digest
+from s2connect.store.postgresql import confirming
+from s2connect.store.postgresql import database as module
+from s2connect.store.postgresql.database import POOL_SIZE, Transaction
+from s2connect.store.postgresql.store import PostgresqlStore
+from tests.postgresql import STORE_KEYS, Cluster
+from tests.store.store_examples import SERVER, pairing, token
+from tests.waits import until, within
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+
+@pytest.fixture
+def unconfirmed(postgresql: str, postgresql_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database that confirms nothing until :func:`confirm`, and gives up waiting for that soon."""
+    monkeypatch.setattr(module, "COMMIT_S", 0.4)
+    monkeypatch.setattr(module, "ANSWER_S", 0.4)
+    monkeypatch.setattr(confirming, "CONFIRM_S", 0.4)
+    monkeypatch.setattr(confirming, "TRY_EVERY", 0.1)
+    postgresql_cluster.sql("ALTER SYSTEM SET synchronous_standby_names = 'missing'")
+    try:
+        postgresql_cluster.sql("SELECT pg_reload_conf()")
+        yield postgresql
+    finally:
+        confirm(postgresql_cluster)
+
+
+def confirm(cluster: Cluster) -> None:
+    cluster.sql("ALTER SYSTEM RESET synchronous_standby_names")
+    cluster.sql("SELECT pg_reload_conf()")
+
+
+@contextlib.asynccontextmanager
+async def opened(cluster: Cluster, url: str) -> AsyncIterator[PostgresqlStore]:
+    """A store, from when its database asks for a standby."""
+    await until(lambda: cluster.sql("SHOW synchronous_standby_names") == [("missing",)])
+    store = await PostgresqlStore.open(url, STORE_KEYS)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def add(transaction: Transaction, url: str) -> None:
+    await transaction.execute("INSERT INTO refused_server (url) VALUES (%s)", (url,))
+
+
+async def test_what_waits_for_a_standby_does_not_fill_the_database(
+    unconfirmed: str, postgresql_cluster: Cluster
+) -> None:
+    """A COMMIT that waits keeps its connection at the server, also when nobody waits for its answer any more."""
+    async with opened(postgresql_cluster, unconfirmed) as store, within(30):
+        database = store.database
+        written = [database.run("write", partial(add, url=str(number))) for number in range(60)]
+        done = await asyncio.gather(*written, return_exceptions=True)
+        assert all(isinstance(one, StorageUnavailable) for one in done), done
+        waiting = postgresql_cluster.sql(WAITING)[0][0]
+        assert 0 < waiting <= POOL_SIZE + 1
+        for _ in range(20):  # later ones are refused at once, and nothing waits for them
+            began = time.monotonic()
+            with pytest.raises(StorageUnavailable, match="does not confirm what is written"):
+                await database.run("write", partial(add, url="later"))
+            assert time.monotonic() - began < 2
+        assert postgresql_cluster.sql(WAITING)[0][0] <= waiting + 1
+        assert await store.refused_servers() == [], "what is not confirmed shows to nobody"
+        confirm(postgresql_cluster)
+        async with within(20):
+            while True:
+                with contextlib.suppress(StorageUnavailable):
+                    await database.run("write", partial(add, url="back"))
+                    break
+                await asyncio.sleep(0.05)
+        await until(lambda: postgresql_cluster.sql(WAITING) == [(0,)])
+
+
+@pytest.mark.rule("SES-03")
+async def test_an_activation_that_is_not_confirmed_is_not_acknowledged_and_not_shown(
+    unconfirmed: str, postgresql_cluster: Cluster
+) -> None:
+    """Giving it up must not make the database show what the standby does not have."""
+    confirm(postgresql_cluster)
+    first = await PostgresqlStore.open(unconfirmed, STORE_KEYS)
+    await first.save_pairing(pairing(1, SERVER), token("a"))
+    await first.close()
+    postgresql_cluster.sql("ALTER SYSTEM SET synchronous_standby_names = 'missing'")
+    postgresql_cluster.sql("SELECT pg_reload_conf()")
+    async with opened(postgresql_cluster, unconfirmed) as store, within(30):
+        with pytest.raises(StorageUnavailable, match="does not confirm what is written"):
+            await store.activate_token(pairing(1, SERVER), token_digest(token("b")), 1e9)
+        record = await store.record(pairing(1).key)
+        assert record.confirmed is not None
+        assert record.confirmed[1] == token_digest(token("a"))
+        confirm(postgresql_cluster)
+
+        async def activated() -> bytes | None:
+            confirmed = (await store.record(pairing(1).key)).confirmed
+            return None if confirmed is None else confirmed[1]
+
+        while await activated() != token_digest(token("b")):
+            await asyncio.sleep(0.02)
+
+
+async def test_an_error_of_this_program_does_not_end_the_trying(
+    unconfirmed: str, postgresql_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(postgresql_cluster, unconfirmed) as store, within(30):
+        with monkeypatch.context() as patched:
+            patched.setattr(confirming.Confirmation, "_try", None)
+            with pytest.raises(StorageUnavailable):
+                await store.database.run("write", partial(add, url="a"))
+            await until(lambda: store.database.failures.counts["database-confirmation"])
+        confirm(postgresql_cluster)
+        await until(lambda: store.database.confirms)
