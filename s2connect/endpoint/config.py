@@ -137,7 +137,8 @@ class EndpointConfig(BaseModel):
         instance: Name of this instance, if several share the database.
         instance_url: WebSocket URL that leads to one instance, such as ``wss://{instance}.i.example.com``, where
             ``{instance}`` stands for its name: for sessions that one instance has prepared, such as those of a bridge.
-            Balancer and certificate need the names. None for the common URL, behind which another one may be met.
+            Balancer and certificate need the names. None for the common URL; another instance that is met there has to
+            prepare the session anew.
         drain_wait: Seconds, at most, for which an instance that was asked to end serves what was begun.
         drain_rate: Sessions a second that it then asks to connect to other instances.
         store_outage_limit: Seconds for which sessions live on where the database is lost.

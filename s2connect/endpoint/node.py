@@ -382,7 +382,8 @@ class Node:
         Args:
             hook: The hook; None lets everybody in.
             prepares: Whether it makes something ready for the connection that is at this instance alone, where there
-                are several. The connection then has to come here, and is refused elsewhere.
+                are several. The connection then comes here, if ``instance_url`` is set; where it comes to another
+                instance, the hook is called there, too, before the connection is taken.
         """
         self._connections.admission_hook = hook
         self._connections.prepares = prepares

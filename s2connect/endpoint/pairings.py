@@ -429,6 +429,9 @@ class Pairings:
             return None
         return Holder(self.ownership.instance, self._state.instance_url(self.ownership.instance))
 
+    def prepares(self) -> bool:
+        return any(connections.prepares for connections in self._connections.values())
+
     def token_unknown(self, pairing: Pairing) -> None:
         self._connections[pairing.key.local].token_unknown(pairing)
 

@@ -21,8 +21,9 @@ from s2connect.model.url import PAIRING_PATH
 from s2connect.pairing.challenge import lan_binding, wan_binding
 from s2connect.pairing.http_server import PairingService
 from s2connect.session.http_server import SessionService
-from s2connect.session.shared import SharedOfferingSessions
+from s2connect.session.shared import SharedOfferingSessions, TakenOffer
 from s2connect.transports.base import Connection, ConnectionInfo, Transport
+from s2connect.transports.offers import NotPrepared
 from s2connect.transports.websocket import WebSocketTransport
 
 
@@ -36,7 +37,18 @@ class OffersOfInstances:
 
     async def take(self, key: str) -> tuple[ConnectionInfo, Callable[[Connection], None]] | None:
         taken = await self._offers.take(key)
+        if taken is None and self._session.prepares():
+            taken = await self._from_elsewhere(key)
         return None if taken is None else (taken.info, partial(self._session.arrived, taken))
+
+    async def _from_elsewhere(self, key: str) -> TakenOffer | None:
+        """Take a connection here that another instance is prepared for. Raises NotPrepared."""
+        held = await self._offers.held_elsewhere(key)
+        if held is None:
+            return None
+        if not await self._session.prepare(*held):
+            raise NotPrepared
+        return await self._offers.take(key, also_of_others=True)
 
 
 class Server(HttpsServer):

@@ -153,10 +153,10 @@ class EndpointState:
         """Return the URL of sessions over WebSocket."""
         return WebSocketUrl(f"wss://{self._authority}{WEBSOCKET_PATH}")
 
-    def instance_url(self, instance: str) -> WebSocketUrl:
-        """Return the URL of sessions over WebSocket at an instance; the common one without a setting."""
+    def instance_url(self, instance: str) -> str:
+        """Return the URL of sessions over WebSocket at an instance; empty where it has none of its own."""
         named = self.config.instance_url
-        return self.websocket_url() if named is None else at_instance(named, instance)
+        return "" if named is None else at_instance(named, instance)
 
     @property
     def _authority(self) -> str:

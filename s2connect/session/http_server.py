@@ -48,6 +48,9 @@ from s2connect.transports.base import INTERNAL_ERROR, Connection, ConnectionInfo
 _log = logging.getLogger(__name__)
 
 
+PREPARED_WITHIN = 8.0
+"""Seconds to prepare a session while its client waits for the WebSocket: clients wait for ten and longer."""
+
 UNKNOWN_CHANGES = -1
 """Number of changes that is never the present one, so that the pairing is read again."""
 
@@ -60,6 +63,9 @@ class SessionManager(Protocol):
 
     def holder(self, pairing: Pairing) -> Holder | None:
         """Return this instance where what :meth:`admit` has prepared is here alone; None where any takes over."""
+
+    def prepares(self) -> bool:
+        """Return whether :meth:`admit` prepares sessions of any node."""
 
     def token_unknown(self, pairing: Pairing) -> None:
         """Note that a paired client presented a token that is not that of its pairing."""
@@ -216,6 +222,26 @@ class SessionService:
             offer.connection.add_done_callback(lambda _: come())
         self._supervisor.spawn(self._await_client(offer.connection, activation.pairing, changes), "offer", key.remote)
         return offer.details
+
+    def prepares(self) -> bool:
+        """Return whether sessions are prepared for their connections."""
+        return self._manager.prepares()
+
+    async def prepare(self, pairing: Pairing, s2_version: str) -> bool:
+        """Prepare a session here whose client has come with an offer of another instance. Return whether it is ready.
+
+        That instance may be gone; where it is not it gives way, as it would to a new session.
+        """
+        if pairing.key.local not in self._endpoint().nodes:
+            return False
+        try:
+            async with asyncio.timeout(PREPARED_WITHIN):
+                sentence = await self._manager.admit(pairing, s2_version)
+        except TimeoutError:
+            sentence = "it takes too long"
+        more = "" if sentence is None else f", and cannot go on: {sentence}"
+        _log.info("the session of %s was prepared at another instance and came here%s", pairing.key.remote, more)
+        return sentence is None
 
     def arrived(self, taken: TakenOffer, connection: Connection) -> None:
         """Hand over a connection of a shared offer, if its pairing still stands."""

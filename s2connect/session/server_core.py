@@ -70,7 +70,12 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Instance that has prepared a session, to which its connection has to come: its name, and its WebSocket URL."""
+    """Instance that has prepared a session, to which its connection should come.
+
+    Attributes:
+        name: Its name.
+        url: Its WebSocket URL; empty for that of all instances.
+    """
 
     name: str
     url: str

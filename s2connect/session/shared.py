@@ -30,14 +30,13 @@ class SharedSessions(Protocol):
     def confirming(self, token: AccessToken | None) -> AbstractAsyncContextManager[tuple[SessionServer, float]]:
         """Confirm a pending token, by ``confirm`` and ``forget`` of the core; one at a time of one pair (SES-03).
 
-        A token counts for nothing whose holder is dead: its client begins anew, with the token that it has.
         What is stored within the context is durable with the change, or not at all.
         """
 
     async def offer(self, activation: Activation, info: ConnectionInfo) -> CommunicationDetails | None:
         """Within :meth:`confirming`: offer a connection that any of the servers takes, once, instead of earlier ones.
 
-        Where there is a holder it alone takes the connection, and its URL is in the details.
+        Where there is a holder the connection should come to it: its URL is in the details, as long as it lives.
         None where the transport of this process has to offer it.
         """
 
@@ -70,12 +69,14 @@ class SharedOfferingSessions(SharedSessions, Protocol):
     async def open_offers(self, until: float | None) -> tuple[int, float]:
         """Return how many offers wait that expire by then, and when those that are made now expire."""
 
-    async def take(self, key: str) -> TakenOffer | None:
+    async def take(self, key: str, *, also_of_others: bool = False) -> TakenOffer | None:
         """Use an offer up, at one instance only. None where there is none (any more), or its pairing has ended.
 
-        Raises:
-            HeldElsewhere: Another instance holds it; it is not used up.
+        Offers with another holder only where that is said.
         """
+
+    async def held_elsewhere(self, key: str) -> tuple[Pairing, str] | None:
+        """Return pairing and S2 version of an offer that waits and has another holder; None for any other."""
 
 
 class MemorySessions:

@@ -27,7 +27,7 @@ from s2connect.store.postgresql.database import Connection, Database, Row, Trans
 from s2connect.store.postgresql.instances import ALIVE
 from s2connect.store.postgresql.rows import PAIR, SAME, PairingRows, pair_values
 from s2connect.transports.base import ConnectionInfo
-from s2connect.transports.offers import OFFER_LIFETIME, HeldElsewhere, digest
+from s2connect.transports.offers import OFFER_LIFETIME, digest
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +35,7 @@ MAX_SHARED_PENDING: Final = 500_000
 """Pending tokens of all instances together: the sweep counts them."""
 
 _LOCK_PENDING: Final = f"""
-    SELECT *, owner = '' OR owner = %s
-        OR (protocol = '{WEBSOCKET}' AND EXISTS (SELECT FROM instance WHERE name = owner AND {ALIVE})) AS is_held
+    SELECT *, owner = '' OR owner = %s OR EXISTS (SELECT FROM instance WHERE name = owner AND {ALIVE}) AS is_held
     FROM pending_token WHERE {PAIR} ORDER BY expires, digest FOR UPDATE
 """  # noqa: S608
 
@@ -128,13 +127,18 @@ class PostgresqlSessions:
                 lock = f"WHERE {PAIR} ORDER BY sequence FOR UPDATE"
                 pairings = await self._rows.select(within.connection, lock, pair_values(key))
                 pending = await within.rows(_LOCK_PENDING, (self._database.instance, *pair_values(key)))
-                core = _core_of(key, [row for row in pending if row["is_held"]], pairings)
+                core = _core_of(key, [self._held(row) for row in pending], pairings)
                 yield core, within.now
                 left = {bytes.fromhex(one["digest"]) for one in core.dump()["pending"]}
                 if gone := [row["digest"] for row in pending if row["digest"] not in left]:
                     await within.execute("DELETE FROM pending_token WHERE digest = ANY(%s)", (gone,))
         for effect in effects:
             effect()
+
+    @staticmethod
+    def _held(row: Row) -> Row:
+        """Return the row of a pending token, without the URL of its holder where that is dead."""
+        return row if row["is_held"] else {**row, "url": ""}
 
     async def _pair_of(self, token: AccessToken | None) -> PairKey | None:
         if token is None:
@@ -159,7 +163,7 @@ class PostgresqlSessions:
 
     async def offer(self, activation: Activation, info: ConnectionInfo) -> CommunicationDetails | None:
         if activation.protocol != WEBSOCKET:
-            return None  # the connection comes over this instance's broker
+            return None  # the connection comes over this instance's broker, and what was prepared elsewhere stays there
         token = CommunicationToken.from_bytes(secrets.token_bytes(TOKEN_BYTES))
         key, holder = activation.pairing.key, activation.holder
         values = {
@@ -180,7 +184,7 @@ class PostgresqlSessions:
         return WebSocketCommunicationDetails(
             communication_protocol=WEBSOCKET,
             websocket_token=token,
-            websocket_url=self._websocket_url() if holder is None else WebSocketUrl(holder.url),
+            websocket_url=WebSocketUrl(holder.url) if holder is not None and holder.url else self._websocket_url(),
         )
 
     async def is_open(self, key: str) -> bool:
@@ -205,27 +209,37 @@ class PostgresqlSessions:
 
         return await self._database.read("read", count)
 
-    async def take(self, key: str) -> Taken | None:
+    async def held_elsewhere(self, key: str) -> tuple[Pairing, str] | None:
+        async def find(connection: Connection) -> Row | None:
+            found = f"SELECT * FROM offer WHERE digest = %s AND owner NOT IN ('', %s) AND expires > {CLOCK}"  # noqa: S608 - constants
+            return await (await connection.execute(found.encode(), (digest(key), self._database.instance))).fetchone()
+
+        if (row := await self._database.read("read", find)) is None:
+            return None
+        values = (*pair_values(PairKey(NodeId(row["local"]), NodeId(row["remote"]))), row["paired_at"])
+
+        async def read(connection: Connection) -> list[Row]:
+            return await self._rows.select(connection, f"WHERE {SAME}", values)
+
+        standing = await self._database.read("read", read)
+        return (standing[0]["pairing"], row["s2_version"]) if standing else None
+
+    async def take(self, key: str, *, also_of_others: bool = False) -> Taken | None:
         try:
-            return await self._take(key)
+            return await self._take(key, also_of_others)
         except _Used:
             return None
 
-    async def _take(self, key: str) -> Taken | None:
+    async def _take(self, key: str, also_of_others: bool) -> Taken | None:
         """Use an offer up, at one instance only, which owns the session from then on.
 
         None where there is none (any more), or its pairing has ended.
-
-        Raises:
-            HeldElsewhere: Another instance holds it.
         """
         open_offer = f"FROM offer WHERE digest = %s AND expires > {CLOCK}"
         async with self._database.transaction() as within:
             row = await within.row(f"SELECT * {open_offer}", (digest(key),))
-            if row is None:
+            if row is None or not (also_of_others or row["owner"] in ("", self._database.instance)):
                 return None
-            if row["owner"] not in ("", self._database.instance):
-                raise HeldElsewhere
             pair = PairKey(NodeId(row["local"]), NodeId(row["remote"]))
             owned = await claimed(within.connection, pair, row["paired_at"], self._database.instance)
             standing = await self._rows.select(

@@ -19,8 +19,8 @@ MAX_OFFERS = 1000
 T = TypeVar("T")
 
 
-class HeldElsewhere(Exception):
-    """An offer is open, and another instance has to take its connection."""
+class NotPrepared(Exception):
+    """An offer is open, but its connection cannot be taken here and now."""
 
 
 class SharedOffers(Protocol):
@@ -33,7 +33,7 @@ class SharedOffers(Protocol):
         """Use an offer up; return the connection to accept, and what to call with it. None as of ``OfferTable``.
 
         Raises:
-            HeldElsewhere: Another process has to take it; it is not used up.
+            NotPrepared: It is open, but cannot be taken here and now.
         """
 
 

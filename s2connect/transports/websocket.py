@@ -13,7 +13,7 @@ from s2connect.model.secret import TOKEN_BYTES, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
 from s2connect.transports.base import Connection, ConnectionInfo, Offer, Trust
-from s2connect.transports.offers import HeldElsewhere, OpenOffers, SharedOffers
+from s2connect.transports.offers import NotPrepared, OpenOffers, SharedOffers
 from s2connect.transports.websocket_client import open_client
 from s2connect.transports.websocket_server import accept, bearer_of, upgraded, wants_upgrade
 
@@ -112,7 +112,7 @@ class WebSocketTransport:
             return web.Response(status=400, text="a WebSocket upgrade is expected here") if known else None
         try:
             taken = await offers.take(presented)
-        except HeldElsewhere:
+        except NotPrepared:
             # The client comes again, from session initiation on (REC-01).
             return web.Response(status=503, headers={"Retry-After": "1"})
         if taken is None or request.transport is None:

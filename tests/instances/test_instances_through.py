@@ -1,7 +1,8 @@
-"""A session that one instance has prepared: its connection comes to that instance, whoever confirms the token."""
+"""A session that one instance has prepared: its connection is led there, or prepared anew where it comes to."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ class Through:
 
     Attributes:
         prepared: Number of sessions that each has prepared.
+        refuse: Instances that refuse to prepare any.
         access: The access token of a paired device.
     """
 
@@ -30,6 +32,7 @@ class Through:
         self.several = several
         self.ports = ports
         self.prepared = [0] * len(several)
+        self.refuse: set[int] = set()
         self.access = ""
         self._url = url
 
@@ -48,7 +51,7 @@ class Through:
     def _admit(self, number: int):  # type: ignore[no-untyped-def]
         async def admit(pairing: Pairing, s2_version: str) -> str | None:
             self.prepared[number] += 1
-            return None
+            return "not now" if number in self.refuse else None
 
         return admit
 
@@ -95,7 +98,6 @@ async def test_the_url_of_the_connection_names_the_instance_that_has_prepared_it
         assert confirmed.status == 200
         assert urlsplit(confirmed.body["websocketUrl"]).netloc == "i0.i.cloud.example:443"
         token = confirmed.body["websocketToken"]
-        assert [await come(port, token) for port in cloud.ports[1:]] == [503, 503]
         client = await come(cloud.ports[0], token)
         assert isinstance(client, ClientConnection)
         await until(lambda: CLIENT in cloud.several[0].connections[NODES[0]].peers())
@@ -108,10 +110,45 @@ async def test_without_a_url_for_instances_it_is_that_of_all_of_them(postgresql:
     async with through(postgresql, named=False) as cloud:
         confirmed = await cloud.confirm(1, await cloud.initiate(0))
         assert urlsplit(confirmed.body["websocketUrl"]).netloc == "cloud.example:443"
-        assert await come(cloud.ports[2], confirmed.body["websocketToken"]) == 503
         client = await come(cloud.ports[0], confirmed.body["websocketToken"])
         assert isinstance(client, ClientConnection)
+        assert cloud.prepared == [1, 0, 0]
         await client.close()
+
+
+@pytest.mark.rule("SES-04")
+async def test_an_instance_that_has_not_prepared_it_does_so_before_it_takes_the_connection(postgresql: str) -> None:
+    async with through(postgresql, named=False) as cloud:
+        token = (await cloud.confirm(1, await cloud.initiate(0))).body["websocketToken"]
+        assert await come(cloud.ports[2], "nobody knows it") == 401
+        assert cloud.prepared == [1, 0, 0], "for those only who have the token"
+        client = await come(cloud.ports[2], token)
+        assert isinstance(client, ClientConnection)
+        assert cloud.prepared == [1, 0, 1]
+        await until(lambda: CLIENT in cloud.several[2].connections[NODES[0]].peers())
+        assert [await come(port, token) for port in cloud.ports] == [401] * 3, "once"
+        await client.close()
+
+
+@pytest.mark.rule("SES-04")
+async def test_an_instance_that_cannot_prepare_it_uses_no_offer_up(postgresql: str) -> None:
+    async with through(postgresql, named=False) as cloud:
+        cloud.refuse |= {1, 2}
+        token = (await cloud.confirm(1, await cloud.initiate(0))).body["websocketToken"]
+        assert [await come(port, token) for port in cloud.ports[1:]] == [503, 503]
+        client = await come(cloud.ports[0], token)
+        assert isinstance(client, ClientConnection)
+        await client.close()
+
+
+async def test_of_those_who_come_with_one_token_to_several_instances_one_is_taken(postgresql: str) -> None:
+    async with through(postgresql, named=False) as cloud:
+        token = (await cloud.confirm(1, await cloud.initiate(0))).body["websocketToken"]
+        came = await asyncio.gather(*(come(port, token) for port in [*cloud.ports, *cloud.ports]))
+        connected = [one for one in came if isinstance(one, ClientConnection)]
+        assert len(connected) == 1
+        assert sorted(one for one in came if isinstance(one, int)) == [401] * 5
+        await connected[0].close()
 
 
 async def test_a_node_that_prepares_nothing_takes_connections_at_any_instance(postgresql: str) -> None:
@@ -125,22 +162,22 @@ async def test_a_node_that_prepares_nothing_takes_connections_at_any_instance(po
         await client.close()
 
 
-@pytest.mark.rule("SES-02")
-async def test_a_token_of_a_dead_instance_is_not_confirmed_and_the_old_one_still_counts(postgresql: str) -> None:
+@pytest.mark.rule("SES-03")
+async def test_nobody_is_led_to_a_dead_instance(postgresql: str) -> None:
     async with through(postgresql) as cloud:
         pending = await cloud.initiate(0)
         cloud.seen("i0", ago=16)
-        assert (await cloud.confirm(1, pending)).status == 401
-        confirmed = await cloud.confirm(2, await cloud.initiate(1))
-        assert urlsplit(confirmed.body["websocketUrl"]).netloc == "i1.i.cloud.example:443"
-        client = await come(cloud.ports[1], confirmed.body["websocketToken"])
+        confirmed = await cloud.confirm(1, pending)
+        assert urlsplit(confirmed.body["websocketUrl"]).netloc == "cloud.example:443"
+        client = await come(cloud.ports[2], confirmed.body["websocketToken"])
         assert isinstance(client, ClientConnection)
+        assert cloud.prepared == [1, 0, 1]
         await client.close()
 
 
-async def test_an_instance_confirms_what_it_has_prepared_also_where_its_row_is_lost(postgresql: str) -> None:
+async def test_an_instance_leads_to_itself_also_where_its_row_is_lost(postgresql: str) -> None:
     """As after a crash of the database, until it is renewed."""
     async with through(postgresql) as cloud:
         pending = await cloud.initiate(0)
         cloud.seen("i0", ago=100)
-        assert (await cloud.confirm(0, pending)).status == 200
+        assert urlsplit((await cloud.confirm(0, pending)).body["websocketUrl"]).netloc == "i0.i.cloud.example:443"
