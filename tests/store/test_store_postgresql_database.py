@@ -21,6 +21,7 @@ import psycopg
 
 from s2connect.errors import StorageUnavailable
 from s2connect.store.postgresql.database import Database, Transaction
+from s2connect.store.postgresql.failures import unavailable
 
 
 @pytest.fixture
@@ -166,3 +167,20 @@ async def test_no_secret_is_in_the_database_in_the_clear(postgresql: str) -> Non
         assert secret.encode().hex() not in text
     await store.close()
     vault.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "hint"),
+    [
+        ("session is read-only", "none of its hosts is a primary", "Promote the synchronous standby"),
+        ("server does not support SSL, but SSL was required", "does not support SSL", "ssl = on"),
+        ('FATAL:  database "s2" does not exist', 'database "s2" does not exist', "createdb"),
+        ("Connection refused", "Connection refused", "Check that the database runs"),
+    ],
+)
+def test_a_connection_that_failed_is_said_with_its_reason_and_what_helps(said: str, reason: str, hint: str) -> None:
+    error = psycopg.OperationalError(f'connection to server at "192.0.2.21", port 5432 failed: {said}')
+    found = unavailable("open", "postgresql://s2:secret@192.0.2.21/s2", error)
+    assert found.what.startswith("Could not open postgresql://s2@192.0.2.21/s2: ")
+    assert reason in found.what
+    assert hint in (found.hint or "")

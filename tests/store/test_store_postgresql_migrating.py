@@ -38,14 +38,14 @@ async def refuse(url: str) -> None:
 
 async def test_an_instance_works_beside_one_of_the_next_version(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     old = await Database.open(url, instance="one")
-    assert await expand(url, LATER) == (Tables(NOW, 0), Tables(NOW + 1, 0))
+    assert await expand(url, LATER) == (Tables(NOW, NOW), Tables(NOW + 1, NOW))
     await old.run("write", lambda within: within.execute("INSERT INTO refused_server (url) VALUES ('a')"))
     with pytest.raises(StorageUnavailable, match=r"earlier version still use .*: one"):
         await contract(url, LATER)
     again = await Database.open(url, instance="two")  # one that starts again meanwhile
     await again.close()
     await old.close()
-    assert await contract(url, LATER) == (Tables(NOW + 1, 0), Tables(NOW + 1, NOW + 1))
+    assert await contract(url, LATER) == (Tables(NOW + 1, NOW), Tables(NOW + 1, NOW + 1))
     with pytest.raises(StorageUnavailable, match="later version"):
         await refuse(url)
     monkeypatch.setattr(database, "MIGRATIONS", LATER)
@@ -79,7 +79,7 @@ async def test_a_migration_is_whole_or_not_at_all(url: str) -> None:
     broken = (*MIGRATIONS, Migration(expand=("CREATE TABLE half (one int)", "SELECT 1/0")))
     with pytest.raises(StorageUnavailable, match="Could not migrate"):
         await expand(url, broken)
-    assert await expand(url, LATER) == (Tables(NOW, 0), Tables(NOW + 1, 0))
+    assert await expand(url, LATER) == (Tables(NOW, NOW), Tables(NOW + 1, NOW))
     async with await psycopg.AsyncConnection.connect(url) as connection:
         found = await (await connection.execute("SELECT to_regclass('half')")).fetchone()
     assert found == (None,)
@@ -100,5 +100,5 @@ async def test_an_empty_database_gets_everything_and_a_second_run_changes_nothin
 ) -> None:
     postgresql_cluster.sql("CREATE DATABASE from_nothing")
     url = postgresql_cluster.url("from_nothing")
-    assert await expand(url) == (Tables(0, 0), Tables(NOW, 0))
-    assert await expand(url) == (Tables(NOW, 0), Tables(NOW, 0))
+    assert await expand(url) == (Tables(0, 0), Tables(NOW, NOW))
+    assert await expand(url) == (Tables(NOW, NOW), Tables(NOW, NOW))

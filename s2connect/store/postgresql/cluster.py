@@ -162,7 +162,7 @@ def _troubles(cluster: Cluster) -> Iterator[str]:
     elif len({one.version for one in alive}) > 1:
         yield "The instances run different versions. Update all, then: s2connect store migrate --contract"
     elif contracted < expanded:
-        yield "What earlier versions needed is still in the tables. When none runs: s2connect store migrate --contract"
+        yield "The tables still have what only earlier versions need. Remove it: s2connect store migrate --contract"
     if number := sum(cluster.orphaned.values()):
         names = ", ".join(list(cluster.orphaned)[:MAX_NAMED])
         yield f"Pairings whose session was at an instance that is dead ({names}): {number}. Their peers connect again."

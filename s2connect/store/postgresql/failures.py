@@ -16,7 +16,7 @@ TRANSIENT = (errors.SerializationFailure, errors.DeadlockDetected)
 _NO_DATABASE = "Make it with createdb, or mend the URL."
 _NO_PASSWORD = "The password may be in S2CONNECT_STORE, in PGPASSWORD, or in the file that PGPASSFILE names."
 _TOO_MANY = "Raise max_connections of PostgreSQL: each instance may have some ten."
-_STANDBY = "Name the primary in the URL, or all hosts: postgresql://user@a,b/name"
+_STANDBY = "Promote the synchronous standby, or name the primary, too: postgresql://user@a,b/name"
 
 _REASONS: tuple[tuple[type[psycopg.Error], str, str | None], ...] = (
     (
@@ -36,7 +36,7 @@ _REASONS: tuple[tuple[type[psycopg.Error], str, str | None], ...] = (
     (errors.DiskFull, "its disk is full", "Free some space there, then try again."),
     (
         errors.ReadOnlySqlTransaction,
-        "it is read-only, as a standby is",
+        "it is a standby, and no primary",
         _STANDBY,
     ),
     (errors.QueryCanceled, "it did not answer in time", "Look what keeps it busy: pg_stat_activity."),
@@ -65,6 +65,8 @@ def unavailable(doing: str, url: str, error: BaseException | None) -> StorageUna
     if isinstance(error, psycopg.OperationalError):
         reason = _of_connection(str(error)) or reason
         hint = next((its for known, its in _HINTS if re.search(known, reason)), _DOWN)
+        if hint is _STANDBY:
+            reason = "none of its hosts is a primary"
     elif isinstance(error, psycopg.Error):
         reason, hint = f"{type(error).__name__} ({error.sqlstate})", "Look into the log of PostgreSQL."
     return StorageUnavailable(f"Could not {doing} {shown(url)}: {reason}.", hint=hint)
@@ -75,6 +77,7 @@ _HINTS = (
     ("password|pg_hba|^role .* does not exist", _NO_PASSWORD),
     ("connection slots|too many clients|too many connections", _TOO_MANY),
     ("read-only|in recovery", _STANDBY),
+    ("does not support SSL", "Set ssl = on and a certificate at PostgreSQL; without sslmode it goes on unencrypted."),
     ("SSL|certificate", "sslmode, sslrootcert and the name in the URL decide how it is checked: PostgreSQL's manual."),
 )
 """Sentences of libpq about a connection that failed, which has no code for them, and the hints."""

@@ -45,6 +45,8 @@ class Tables:
 async def expand(url: str, migrations: Sequence[Migration] = MIGRATIONS) -> tuple[Tables, Tables]:
     """Add what this program needs, beside running instances of the version before. Return before and after.
 
+    A database without tables never had an earlier version, so it gets nothing that only those need.
+
     Raises:
         ConfigurationError: It is no URL of a database, or the database does not store Unicode.
         StorageUnavailable: It cannot be reached, another migration is under way, or a table stays locked.
@@ -54,7 +56,11 @@ async def expand(url: str, migrations: Sequence[Migration] = MIGRATIONS) -> tupl
             if number > before.expanded:
                 for statement in migration.expand:
                     await connection.execute(statement)
-        after = Tables(max(before.expanded, len(migrations)), before.contracted)
+                if before == Tables(0, 0):
+                    for statement in migration.contract:
+                        await connection.execute(statement)
+        known = len(migrations)
+        after = Tables(max(before.expanded, known), known if before == Tables(0, 0) else before.contracted)
         await _write(connection, after)
     return before, after
 
