@@ -36,6 +36,7 @@ from s2connect.pairing.refusals import refusal
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Asked, Elsewhere, PairingServer, Queued
 from s2connect.store.effects import held_back
 from s2connect.store.postgresql.database import Connection, Database, Row, Transaction
+from s2connect.store.postgresql.pool import WAIT_S
 from s2connect.store.postgresql.sealing import Sealer
 from s2connect.supervisor import Supervisor
 
@@ -302,13 +303,30 @@ class PostgresqlPairing:
     async def _part(self, node: NodeId) -> AsyncIterator[tuple[Transaction, _Part]]:
         """Lock a node, and give a core with its codes; write what changes, and report once that is durable."""
         # One connection at a time waits for the lock of a node, so that the others stay free for other nodes.
-        async with self._locks.setdefault(node, asyncio.Lock()), self._database.transaction() as within:
+        async with self._alone(node), self._database.transaction() as within:
             part = await self._locked(within, node)
             yield within, part
             await self._save_codes(within, part)
             await self._save_attempts(within, part)
         for event in part.core.events:
             self._report(event)
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, node: NodeId) -> AsyncIterator[None]:
+        """Let one task of this process use a node, and the others wait for a bounded time."""
+        lock = self._locks.setdefault(node, asyncio.Lock())
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await lock.acquire()
+        except TimeoutError:
+            raise StorageUnavailable(
+                f"Could not use {self._database.shown}: too many requests wait for the node {node}.",
+                hint="Look what keeps the database busy: pg_stat_activity.",
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def _locked(self, within: Transaction, node: NodeId) -> _Part:
         # The time is that after the lock was there.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextvars
 import hashlib
 import json
 import random
@@ -20,6 +21,7 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.pairing import rate_limiter
 from s2connect.pairing.code import PairingToken
+from s2connect.shared import pairing as shared_pairing
 from s2connect.store.base import Pairing, PairKey
 from s2connect.store.postgresql.database import Transaction
 from s2connect.store.postgresql.store import PostgresqlStore
@@ -275,3 +277,18 @@ async def test_nothing_takes_effect_that_is_not_durable(postgresql: str, monkeyp
         assert (await finalize(other, begun)).status == 204
         assert [type(event) for event in other.happened] == [Paired]
         assert not one.happened
+
+
+async def test_requests_on_one_node_wait_for_each_other_for_a_bounded_time(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_pairing, "WAIT_S", 0.2)
+    async with instances(postgresql, nodes=2) as (one,):
+        await issue(one, 0, None)
+        await issue(one, 1, None)
+        async with one.pairing.shared.codes(NODES[0]):  # and the database stands still
+            answered = await asyncio.gather(*(begin(one, number) for number in range(3)))
+            assert [each.status for each in answered] == [503] * 3
+            other = asyncio.create_task(begin(one, 1, node=1), context=contextvars.Context())
+            assert (await other).status == 200, "other nodes go on"
+        assert (await begin(one, 1)).status == 200

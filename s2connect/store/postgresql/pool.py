@@ -2,11 +2,17 @@
 
 It tells at once, and with the reason, that the database cannot be reached. The pool of psycopg would let every caller
 wait until its patience ends, and then say only that.
+
+A connection is lent for a bounded time. A server that stands still, on a machine that does not, keeps its connections
+open and says nothing: whoever waits for it would wait for ever, and soon all connections would be lent to such.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -26,6 +32,9 @@ MAX_WAITING: Final = 1000
 WAIT_S: Final = 4.0
 """Seconds for which a caller waits for a connection."""
 
+LENT_S: Final = 16.0
+"""Seconds for which a connection is lent: more than an operation may take, with its COMMIT."""
+
 
 class Pool:
     """Connections to one database, of which the one used last is given out first.
@@ -41,6 +50,7 @@ class Pool:
         self._connect = connect
         self._free = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
+        self._lent: dict[Connection, asyncio.TimerHandle] = {}
         self._waiting = 0
         self._closed = False
 
@@ -60,15 +70,28 @@ class Pool:
             while self._idle:
                 connection = self._idle.pop()
                 if _still_there(connection):
-                    return connection
+                    return self._lend(connection)
                 await connection.close()
-            return await self._connect()
+            return self._lend(await self._connect())
         except psycopg.Error as error:
             self._free.release()
             raise unavailable("reach", self._url, error) from None
         except BaseException:
             self._free.release()
             raise
+
+    def _lend(self, connection: Connection) -> Connection:
+        self._lent[connection] = asyncio.get_running_loop().call_later(LENT_S, self._end, connection)
+        return connection
+
+    def _end(self, connection: Connection) -> None:
+        """End a connection that is not given back, and those beside it: they lead to the same silent server."""
+        cut(connection)
+        while self._idle:
+            self._idle.pop().pgconn.finish()
+
+    def _returned(self, connection: Connection) -> None:
+        self._lent.pop(connection).cancel()
 
     async def _wait(self) -> None:
         busy = StorageUnavailable(
@@ -88,6 +111,7 @@ class Pool:
 
     async def give(self, connection: Connection) -> None:
         """Take a connection back. One that is not idle, or has ended, is closed."""
+        self._returned(connection)
         try:
             if self._closed or connection.info.transaction_status is not pq.TransactionStatus.IDLE:
                 await connection.close()
@@ -98,6 +122,7 @@ class Pool:
 
     def discard(self, connection: Connection) -> None:
         """Close a connection in whatever state it is, without waiting. The server rolls back what was begun on it."""
+        self._returned(connection)
         connection.pgconn.finish()
         self._free.release()
 
@@ -110,6 +135,12 @@ class Pool:
         """Close what is idle now, and the rest when it is given back. Idempotent."""
         self._closed = True
         await self.forget()
+
+
+def cut(connection: psycopg.BaseConnection[Any]) -> None:
+    """End a connection under whoever waits on it, without asking the server to cancel."""
+    with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as shut:
+        shut.shutdown(socket.SHUT_RDWR)
 
 
 def _still_there(connection: Connection) -> bool:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from s2connect.store.postgresql.database import parameters
+from s2connect.store.postgresql.database import STATEMENT_S, parameters
 from s2connect.store.postgresql.failures import unavailable
+from s2connect.store.postgresql.pool import cut
 from s2connect.store.postgresql.sealing import Sealer
 from s2connect.store.vault import check_entry
 
 __all__ = ["PostgresqlVault"]
+
+ANSWER_S: Final = STATEMENT_S + 1.0
+"""Seconds for an answer, which a server that stands still does not give: then the connection is cut."""
 
 
 class PostgresqlVault:
@@ -72,8 +76,13 @@ class PostgresqlVault:
     def _execute(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         if self._connection is None:
             self._connection = psycopg.connect(**self._parameters)
-        cursor = self._connection.execute(statement, values)
-        return cursor.fetchall() if cursor.description else []
+        late = threading.Timer(ANSWER_S, cut, (self._connection,))
+        late.start()
+        try:
+            cursor = self._connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+        finally:
+            late.cancel()
 
 
 PUT_SECRET = (
