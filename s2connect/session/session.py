@@ -158,6 +158,7 @@ class Session:
         self._outgoing = Outgoing()
         self._writer: asyncio.Task[None] | None = None  # while something of ours waits to be written
         self._closing: asyncio.Task[None] | None = None
+        self._delivers = True
         self._end = SessionEnd.OPEN
         self._intent: SessionEnd | None = None
         self._closed: ConnectionClosed | None = None
@@ -329,8 +330,9 @@ class Session:
         await self._request("TERMINATE")
 
     async def close(self, reason: str = "") -> None:
-        """End the session; idempotent and bounded. Queued messages can still be received."""
+        """End the session; idempotent and bounded. Queued messages can still be received, later ones are not delivered."""
         self._intent = self._intent or SessionEnd.CLOSED_BY_US
+        self._delivers = False
         try:
             await self._connection.close(NORMAL_CLOSURE, reason)
         finally:
@@ -432,6 +434,8 @@ class Session:
             if error.answerable:
                 self._answer(error.subject_id, error.status, error.label)
             return
+        if not self._delivers and message.type != RECEPTION_STATUS:
+            return  # it cannot be acknowledged, and may come after messages of a session that has replaced this one
         if self._observers.callbacks:
             self._observers.show("received", message)
         now = datetime.now(UTC)

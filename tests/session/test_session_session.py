@@ -17,7 +17,7 @@ from s2connect.messages.envelope import Message
 from s2connect.model.common import NodeDescription, NodeId, Role
 from s2connect.session.session import Session, SessionEnd
 from s2connect.supervisor import FailureLog
-from s2connect.transports.base import INTERNAL_ERROR, Connection, ConnectionInfo
+from s2connect.transports.base import INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 from s2connect.transports.memory import memory_pair
 from tests.waits import within
 
@@ -421,6 +421,33 @@ async def test_close_is_ours_and_can_be_repeated(raw: Raw) -> None:
     with pytest.raises(ConnectionClosed) as caught:
         await far.recv()
     assert caught.value.reason == "bye"
+
+
+@pytest.mark.rule("WS-06")
+async def test_what_comes_while_the_session_is_being_closed_is_not_delivered_and_a_status_counts() -> None:
+    """It cannot be acknowledged, and the session may have been replaced by one in which messages come already."""
+    near, far = connections()
+    may_close, close = asyncio.Event(), near.close
+
+    async def slow_close(code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        await may_close.wait()
+        await close(code, reason)
+
+    near.close = slow_close  # type: ignore[method-assign]
+    ours = session(near)
+    async with within(10):
+        sending = asyncio.create_task(ours.send(text("m1")))
+        await far.recv()
+        await far.send(text("m2"))
+        assert (await ours.receive()).id == "m2"
+        closing = asyncio.create_task(ours.close())
+        await asyncio.sleep(0)
+        await far.send(text("m3"))
+        await far.send(status("m1"))
+        assert await sending == "m1"
+        may_close.set()
+        await closing
+        assert [message.id async for message in ours] == []
 
 
 async def test_a_cancelled_receive_loses_nothing(raw: Raw) -> None:
