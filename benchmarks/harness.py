@@ -105,6 +105,16 @@ class Worker:
         self._process.stdin.flush()
         return self._read()
 
+    @property
+    def has_ended(self) -> bool:
+        """True if the process has ended."""
+        return self._process.poll() is not None
+
+    def log(self) -> str:
+        """Return what it has written to standard error."""
+        file = self._log.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+
     def kill(self) -> None:
         """Kill the process, and close what led to it."""
         self._process.kill()
@@ -121,8 +131,7 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             status = self._process.wait()
-            self._log.seek(0)
-            raise WorkerFailed(f"{self._log.read().decode(errors='replace')[-1500:]}\na worker ended with {status}")
+            raise WorkerFailed(f"{self.log()[-1500:]}\na worker ended with {status}")
         answer: Task = json.loads(line)
         return answer
 

@@ -183,6 +183,12 @@ class ArtemisCluster:
             process.send_signal(signal.SIGKILL)
             process.wait(patience(10))
 
+    def signal(self, number: int, which: signal.Signals) -> None:
+        """Send a signal to the Java process of a node: SIGSTOP makes it silent."""
+        process = self._processes[number]
+        assert process is not None
+        process.send_signal(which)
+
     def close(self) -> None:
         """End both nodes, and remove the program; the logs stay."""
         for number in (0, 1):

@@ -41,8 +41,15 @@ def test_what_is_in_order_is_in_order_however_the_journals_are_read(messages: in
     checker, rest, now, chance = Checker(), lines, 0.0, random.Random(seed)
     while rest:
         now += chance.uniform(0, 5)
-        # Lines older than a second are all read; of later ones only some.
-        read = [line for line in rest if line[0] <= now - 1 or (line[0] <= now and chance.random() < 0.5)]
+        # Lines older than a second are all read; of later ones only some. A device's own are in one journal.
+        late = chance.random()
+        read = [
+            line
+            for line in rest
+            if line[0] <= now - 1
+            or (line[1] != "delivered" and line[0] <= now - late)
+            or (line[1] == "delivered" and line[0] <= now and chance.random() < 0.5)
+        ]
         rest = [line for line in rest if line not in read]
         checker.take(read, now)
     checker.take([], LATER)
@@ -85,6 +92,7 @@ def test_a_journal_is_read_by_whole_lines(tmp_path: Path) -> None:
         more.write("ered 0 1 a\n")
     assert tail.lines() == [parse("2.5 delivered 0 1 a")]
     assert tail.lines() == []
+    tail.close()
 
 
 def test_the_last_seconds_wait_for_the_other_journals() -> None:
@@ -95,3 +103,24 @@ def test_the_last_seconds_wait_for_the_other_journals() -> None:
     checker.take([], LATER)
     assert not checker.found
     assert checker.messages == pytest.approx(1)
+
+
+def test_a_device_has_healed_with_the_acknowledgement_of_what_it_sent_afterwards() -> None:
+    checker = Checker()
+    healing, later = checker.heal(0, 2.5), checker.heal(0, 99.0)
+    checker.take(conversation(2), LATER)
+    assert healing.at is None, "sent before"
+    checker.take(conversation(2, device=1, begin=2), LATER)
+    assert healing.at is None, "another device"
+    checker.take(conversation(2, begin=2), LATER)
+    assert healing.at == pytest.approx(3.2)
+    assert later.at is None
+
+
+def test_messages_to_a_device_are_another_conversation_than_those_of_it() -> None:
+    assert found([*conversation(5), *conversation(5, device=~0)]) == {}
+    checker = Checker()
+    lines = [line for line in conversation(5, device=~3) if line[1:4] != ("delivered", ~3, 3)]
+    checker.take(lines, LATER)
+    checker.take([], LATER)
+    assert checker.examples == ["lost: message 3 to device 3, acknowledged at 3.200"]

@@ -19,17 +19,19 @@ class Wire:
         cut_at: What a client sends and then is cut off: before it reaches the server, or after it where ``after`` is
             set, before the answer. Happens ``times`` times.
         silent: Nothing passes any more in either direction, and nothing is closed.
+        refuses: Nobody is connected any more.
         seen: Number of such moments so far.
     """
 
     def __init__(self, directory: Path, url: str) -> None:
         self.directory = directory
         self.url = url
-        self._upstream = Path(parse_qs(urlsplit(url).query)["host"][0]) / SOCKET
+        self.lead_to(Path(parse_qs(urlsplit(url).query)["host"][0]))
         self.cut_at = b""
         self.after = False
         self.times = 1
         self.silent = False
+        self.refuses = False
         self.seen = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -37,6 +39,15 @@ class Wire:
     def through(self) -> str:
         """URL that leads through this wire."""
         return f"{self.url.partition('?')[0]}?host={self.directory}"
+
+    def lead_to(self, directory: Path) -> None:
+        """Connect to the server whose socket is in a directory, from the next connection on."""
+        self._upstream = directory / SOCKET
+
+    def cut(self) -> None:
+        """End all connections."""
+        for task in list(self._tasks):
+            task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -48,6 +59,8 @@ class Wire:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if self.refuses:
+                raise ConnectionRefusedError
             to_reader, to_writer = await asyncio.open_unix_connection(self._upstream)
         except OSError:  # the server does not run
             writer.transport.abort()
