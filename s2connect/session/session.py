@@ -330,7 +330,7 @@ class Session:
         await self._request("TERMINATE")
 
     async def close(self, reason: str = "") -> None:
-        """End the session; idempotent and bounded. Queued messages can still be received, later ones are not delivered."""
+        """End the session; idempotent and bounded. What is queued can still be received; what comes later is lost."""
         self._intent = self._intent or SessionEnd.CLOSED_BY_US
         self._delivers = False
         try:
