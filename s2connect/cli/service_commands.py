@@ -40,7 +40,10 @@ def serve(
     loop: LoopOption = "auto",
     record: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Append every message of every session to this file, for s2connect replay."),
+        typer.Option(
+            metavar="FILE",
+            help="Append every message of every session to this file, for s2connect replay; each worker to its own.",
+        ),
     ] = None,
     answer: Annotated[
         list[str] | None,
@@ -134,10 +137,6 @@ def serve(
     given = {"enabled": page, "bind": page_bind, "port": page_port}
     shown = {name: value for name, value in given.items() if value is not None}
     if workers is not None:
-        if page or shown:
-            raise UsageError("Workers have no page.", hint="Watch them by: s2connect cluster status, and their metrics")
-        if record is not None:
-            raise UsageError("Workers cannot record into one file.", hint="Record at one instance: s2connect serve")
         from s2connect.service.workers import for_people, serve_workers
 
         words = ["--check", str(check), "--loop", loop, *(word for name in kept for word in ("--answer", name))]
@@ -148,6 +147,8 @@ def serve(
             words,
             commands=as_json,
             codes=code,
+            page=shown,
+            record=record,
             metrics_port=metrics_port,
             drain=drain,
         )

@@ -22,7 +22,7 @@ from s2connect.endpoint.certificate import CertificateFacts, Certificates
 from s2connect.model.common import NodeDescription, NodeId
 from s2connect.model.text import for_display, until
 from s2connect.service import events
-from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes
+from s2connect.service.commands import EndpointStatus, FullStatus, RemoteNodes, WorkerStatus
 from s2connect.service.objects import ABSENT, EndedEntry, NodeEntry, OwnNode, PairingEntry, name_of
 from s2connect.web.codes import CODES, OVER
 from s2connect.web.facts import CodeState
@@ -339,6 +339,8 @@ def status_blocks(status: FullStatus, width: int, start: str = "s2connect serve"
     facts = Facts()
     running = f"running, process {service.pid}" if service.running else f"not running; start it: {start}"
     facts.add("Service", running)
+    for one in service.workers if service.workers is not ABSENT else ():
+        facts.add("Worker", _worker_line(one))
     facts.add("Endpoint", f"{for_display(endpoint.name or endpoint.host)} ({endpoint.deployment})")
     if endpoint.pairing_url is None:
         facts.add("Server", "none: it waits at the energy managers in the network to be paired")
@@ -376,6 +378,17 @@ def status_blocks(status: FullStatus, width: int, start: str = "s2connect serve"
         ]
         blocks += [Text(), listing(("session", "with", "since", "messages from it"), rows, narrow, width)]
     return blocks
+
+
+def _worker_line(worker: WorkerStatus) -> str:
+    """Return the state of a worker in a line."""
+    state = f"process {worker.pid}" if worker.ready else "starts" if worker.pid is not None else "DOES NOT RUN"
+    facts = [f"{for_display(worker.instance)}: {state}"]
+    if worker.ready:
+        facts.append("does not answer" if worker.sessions is None else counted(worker.sessions, "session"))
+    if worker.restarts:
+        facts.append(f"started again {counted(worker.restarts, 'time')}")
+    return ", ".join([*facts, *([worker.metrics] if worker.metrics is not None else [])])
 
 
 class Facts:

@@ -49,7 +49,8 @@ async def drain(
     state.draining = True
     if state.presence is not None:
         state.presence.drain()
-    _log.warning("this instance drains: it serves what was begun, then its sessions go to other instances")
+    name = state.presence.name if state.presence is not None else ""
+    _log.warning("the instance %s drains: it serves what was begun, then its sessions go to others", name)
     with contextlib.suppress(TimeoutError, S2ConnectError):
         async with asyncio.timeout(wait):
             await asyncio.gather(_none_left(offers), asyncio.sleep(NOTICED_AFTER))
@@ -59,7 +60,7 @@ async def drain(
         await manager.stop_connecting()
     live = [one for manager in connections.values() for one in manager.peers().values()]
     await _hand_over(state, live, rate)
-    _log.warning("this instance has drained; sessions that were asked to connect anew: %d", len(live))
+    _log.warning("the instance %s has drained; sessions that were asked to connect anew: %d", name, len(live))
     return len(live)
 
 

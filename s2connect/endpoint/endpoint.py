@@ -260,6 +260,10 @@ class Endpoint:
         """Return the status of all instances on the database; None without one. Raises StorageUnavailable."""
         return await cluster(self._state)
 
+    async def elsewhere(self) -> Mapping[PairKey, str]:
+        """Return the pairs whose session is at another instance, with its name. Raises StorageUnavailable."""
+        return {} if self._pairings.ownership is None else await self._pairings.ownership.elsewhere()
+
     async def drain(self, *, wait: float = 30.0, rate: float = 100.0) -> int:
         """Serve what was begun, for ``wait`` seconds at most; then have the peers go elsewhere, ``rate`` a second."""
         return await drain(self._state, self._connections, self._pairings.offers, self._server, wait=wait, rate=rate)

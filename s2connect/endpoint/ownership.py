@@ -138,6 +138,11 @@ class InstanceOwnership:
 
     # Sessions
 
+    async def elsewhere(self) -> Mapping[PairKey, str]:
+        """Return the pairs whose session is at another instance, by its name. Raises StorageUnavailable."""
+        found = await self._shared.elsewhere()
+        return {key: name for key, name in found.items() if self._live(key) is None}
+
     async def claim(self, pairing: Pairing) -> Claim | None:
         """Make this instance the owner of a pairing's session; None where the pairing is no more.
 

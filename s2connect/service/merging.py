@@ -56,6 +56,11 @@ def merged_status(answers: Sequence[tuple[str, dict[str, Any]]], workers: list[d
     if not answers:
         raise Failure("service_not_running", "No worker has answered.", "Try again in a moment.")
     _, first = answers[0]
+    answered = {instance for instance, _ in answers}
+    for _, status in answers:  # whoever has answered knows it better than the database
+        for one in status["pairings"]:
+            if one.get("instance") in answered:
+                one |= {"connected": False, "instance": None}
     pairings = {_pair(one): one for one in first["pairings"]}
     sessions: list[dict[str, Any]] = []
     ended: dict[tuple[str, ...], dict[str, Any]] = {}

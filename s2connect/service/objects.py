@@ -105,9 +105,10 @@ class Trouble(Entry):
 
 
 class PairingEntry(Entry):
-    """A pairing, made at ``since``. ``connected`` is true while the pair has a session.
+    """A pairing, made at ``since``. ``connected`` is true while the pair has a session, at whatever instance.
 
     ``state_since`` is when it was connected, or has not been any more; None if it was not since the service began.
+    ``instance`` is another instance that has its session, by the database; None for this one, or where there is none.
     """
 
     node: NodeId
@@ -119,6 +120,7 @@ class PairingEntry(Entry):
     connected: bool
     trouble: Trouble | None = None
     state_since: datetime | None = None
+    instance: str | None = None
 
     @classmethod
     def of(
@@ -126,8 +128,9 @@ class PairingEntry(Entry):
         pairing: Pairing,
         connected: Mapping[PairKey, LiveConnection] = MappingProxyType({}),
         history: Mapping[PairKey, PeerHistory] = MappingProxyType({}),
+        elsewhere: Mapping[PairKey, str] = MappingProxyType({}),
     ) -> PairingEntry:
-        """Return the entry of a pairing; ``connected`` are the connections of the pairs that have one."""
+        """Return the entry of a pairing; ``connected`` and ``elsewhere`` are the pairs that have a session."""
         live, known = connected.get(pairing.key), history.get(pairing.key)
         return cls(
             node=pairing.key.local,
@@ -136,9 +139,10 @@ class PairingEntry(Entry):
             communication_role=pairing.communication_role,
             since=datetime.fromtimestamp(pairing.paired_at, UTC),
             confirmed=pairing.confirmed,
-            connected=live is not None,
+            connected=live is not None or pairing.key in elsewhere,
             trouble=Trouble.of(known),
             state_since=live.connection.info.since if live is not None else known.ended if known is not None else None,
+            instance=elsewhere.get(pairing.key) if live is None else None,
         )
 
 

@@ -415,7 +415,9 @@ class Service:
                 page=self.page.url if self.page is not None else None,
             ),
             nodes=await self._own_nodes(),
-            pairings=await entries(await endpoint.pairings(), connected, endpoint.history()),
+            pairings=await entries(
+                await endpoint.pairings(), connected, endpoint.history(), await endpoint.elsewhere()
+            ),
             sessions=self._sessions.entries(),
             waiting=list(endpoint.waiting()),
             ended=[

@@ -26,9 +26,12 @@ async def entries(
     pairings: Sequence[Pairing],
     connected: Mapping[PairKey, LiveConnection] = MappingProxyType({}),
     history: Mapping[PairKey, PeerHistory] = MappingProxyType({}),
+    elsewhere: Mapping[PairKey, str] = MappingProxyType({}),
 ) -> list[PairingEntry]:
     """Return the entries of pairings: made in a thread, because there may be many."""
-    return await asyncio.to_thread(lambda: [PairingEntry.of(pairing, connected, history) for pairing in pairings])
+    return await asyncio.to_thread(
+        lambda: [PairingEntry.of(pairing, connected, history, elsewhere) for pairing in pairings]
+    )
 
 
 def certificates(endpoint: Endpoint, home: Path, *, running: bool) -> Certificates:

@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -31,6 +31,7 @@ from s2connect.endpoint.storage import store_url
 from s2connect.errors import ConfigurationError, S2ConnectError, UsageError
 from s2connect.model.strict_json import MalformedJson, read_json
 from s2connect.service import events
+from s2connect.service.commands import PageLink, SetPagePassword, ShowPage
 from s2connect.service.control import as_line, control_socket
 from s2connect.service.failures import NO_SERVICE, ExitCode, Failure
 from s2connect.service.lines import MAX_LINE_BYTES
@@ -53,6 +54,9 @@ ANSWER_S: Final = 10.0
 END_S: Final = 10.0
 """Seconds for a worker to end at once; then it is killed."""
 
+PAGE_COMMANDS: Final = (ShowPage.name, PageLink.name, SetPagePassword.name)
+"""Commands for the worker that has the page: the first."""
+
 SESSION_COMMANDS: Final = ("send", "answer", "close")
 _NOT_FOR_WORKERS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
@@ -74,7 +78,8 @@ def for_people(form: Form) -> Form:
             return form(event)
         value = event.value
         if value["event"] == "worker":
-            return f"{event.time.astimezone():%H:%M:%S}  {value['instance']}: {value.get('text') or value['state']}"
+            text = value.get("text") or f"The worker {value['instance']} is {value['state']}."
+            return f"{event.time.astimezone():%H:%M:%S}  {text}"
         return form(made) if (made := as_event(value)) is not None else None
 
     return show
@@ -143,8 +148,8 @@ class Worker:
                 await process.wait()
         if not self.ends:
             what = f"a signal ({signal.Signals(-code).name})" if code < 0 else f"the code {code}"
-            why = f": {self.error['what']}" if self.error is not None else ""
-            raise Failure("worker_ended", f"The worker {self.name} ended with {what}{why}")
+            why = f": {str(self.error['what']).removesuffix('.')}" if self.error is not None else ""
+            raise Failure("worker_ended", f"The worker {self.name} ended with {what}{why}.")
 
     async def _take(self, line: bytes) -> None:
         value = json.loads(line)
@@ -158,7 +163,7 @@ class Worker:
             return
         if value["event"] == "ready":
             self.ready = value
-            _log.warning("the worker %s is ready (process %d)", self.name, self.process.pid if self.process else 0)
+            _log.info("the worker %s is ready (process %d)", self.name, self.process.pid if self.process else 0)
         await self.report(self, value)
 
     async def ask(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -241,7 +246,8 @@ class Crew:
             if len(self._was_ready) == len(self.workers) and not self.started:
                 self.started = True
                 listed = [{"instance": one.name, "metrics": (one.ready or {}).get("metrics")} for one in self.workers]
-                await self._put({**value, "metrics": None, "workers": listed})
+                page = (self.workers[0].ready or {}).get("page")
+                await self._put({**value, "page": page, "metrics": None, "workers": listed})
             return
         if "session" in value:
             value = {**value, "session": named_session(worker.name, value["session"])}
@@ -291,6 +297,8 @@ class Crew:
                 if worker is None:
                     raise Failure("connection_closed", "There is no such session.")
                 return await worker.ask({**value, "session": session})
+            case command if command in PAGE_COMMANDS:
+                return await self.workers[0].ask(value)
         return await self._any().ask(value)
 
     def _any(self) -> Worker:
@@ -375,10 +383,15 @@ async def serve_workers(
     *,
     commands: bool,
     codes: bool,
+    page: Mapping[str, Any],
+    record: Path | None = None,
     metrics_port: int | None = None,
     drain: bool = True,
 ) -> ExitCode:
     """Run so many instances on this machine until they are stopped. ``arguments`` are those of each ``serve``.
+
+    The first has the page, which shows the pairings of all, and the messages of its own sessions. Each records into a
+    file of its own, named like ``record``.
 
     Raises:
         UsageError: The endpoint has no database, or there are too many workers.
@@ -396,8 +409,10 @@ async def serve_workers(
             made = []
             for number in range(count):
                 name = f"{instance_name(config)[:36]}-{number + 1}"
-                words = [sys.executable, "-m", "s2connect", "serve", "--json", "--home", str(path), "--no-page"]
-                words += ["--code" if codes and number == 0 else "--no-code", *arguments]
+                words = [sys.executable, "-m", "s2connect", "serve", "--json", "--home", str(path), *arguments]
+                words += ["--code" if codes and number == 0 else "--no-code"]
+                words += _page_words(config, page, commands=commands) if number == 0 else ["--no-page"]
+                words += ["--record", str(record_of(record, name))] if record is not None else []
                 if metrics_port is not None:
                     words += ["--metrics-port", str(metrics_port + number if metrics_port else 0)]
                 words += [] if drain else ["--no-drain"]
@@ -419,6 +434,24 @@ async def serve_workers(
                     await until_stopped(crew.answer, process, commands=commands)
                     notifier.stopping()
     return process.stop.code
+
+
+def _page_words(config: EndpointConfig, given: Mapping[str, Any], *, commands: bool) -> list[str]:
+    """Return the options for the worker that has the page: as ``serve`` has one without workers."""
+    from s2connect.service.page import is_installed
+
+    if not given and config.page is None:
+        return ["--page" if not commands and is_installed() else "--no-page"]
+    words = [] if (enabled := given.get("enabled")) is None else ["--page" if enabled else "--no-page"]
+    return [
+        *words,
+        *(word for name in ("bind", "port") if name in given for word in (f"--page-{name}", str(given[name]))),
+    ]
+
+
+def record_of(record: Path, instance: str) -> Path:
+    """Return the file into which a worker records: that which was named, with the worker's name before its suffix."""
+    return record.with_name(f"{record.stem}.{instance}{record.suffix}")
 
 
 def check_workers(config: EndpointConfig, count: int, home: Path) -> None:

@@ -18,6 +18,9 @@ from s2connect.store.postgresql.instances import ALIVE
 from s2connect.store.postgresql.listening import CHANNEL, channel_of, listen
 from s2connect.store.postgresql.rows import SAME, pair_values
 
+MAX_ELSEWHERE: Final = 100_000
+"""Most sessions of other instances that are read, for the eyes of people."""
+
 SETTLED_AFTER: Final = 30.0
 """Seconds after which an unconfirmed pairing has no attempt any more, at no instance."""
 
@@ -47,6 +50,11 @@ _CLAIM_LINKS: Final = """
     WHERE link.until <= clock_timestamp()
     RETURNING local, remote
 """
+
+_ELSEWHERE: Final = f"""
+    SELECT local, remote, owner FROM pairing WHERE owner != %s AND owner IN (SELECT name FROM instance WHERE {ALIVE})
+    LIMIT %s
+"""  # noqa: S608 - constants
 
 _SHARE: Final = f"""
     SELECT count(*) AS links, (SELECT count(*) FROM instance WHERE {ALIVE} AND NOT draining) AS alive
@@ -121,6 +129,14 @@ class PostgresqlOwners:
 
         rows = await self._database.read("read", read)
         return [Claim(_key(row), row["paired_at"], self.instance, row["generation"]) for row in rows]
+
+    async def elsewhere(self) -> Mapping[PairKey, str]:
+        """Return the pairs whose session is at another living instance, with its name; of very many, some."""
+
+        async def read(connection: Connection) -> list[Row]:
+            return await (await connection.execute(_ELSEWHERE, (self.instance, MAX_ELSEWHERE))).fetchall()
+
+        return {_key(row): row["owner"] for row in await self._database.read("read", read)}
 
     async def disown(self, claims: Collection[Claim]) -> None:
         """Note that the sessions of claims have ended, where nobody else has taken them."""

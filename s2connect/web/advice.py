@@ -40,7 +40,7 @@ def of_peer(state: PeerState, role: Role, error: str, sentence: str, silent_for:
     """
     name = NAMES[role].capitalize()
     match state:
-        case PeerState.CONNECTED:
+        case PeerState.CONNECTED | PeerState.ELSEWHERE:
             return "", ""
         case PeerState.SILENT:
             heard = f" for {span(silent_for)}" if silent_for is not None else ""

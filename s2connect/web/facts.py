@@ -36,6 +36,8 @@ class PeerState(StrEnum):
     """The peer was heard within its heartbeat."""
     SILENT = "silent"
     """There is a connection, and nothing was heard for longer than the heartbeat; it is about to end."""
+    ELSEWHERE = "elsewhere"
+    """The session is at another instance of this endpoint."""
     TRYING = "trying"
     """We connect to the peer: now, or at ``next_try``."""
     WAITING = "waiting"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.link import Link
 from s2connect.discovery.resolve import is_local_name
 from s2connect.endpoint.connections import PeerHistory
-from s2connect.errors import StorageUnavailable, UsageError
+from s2connect.errors import StorageError, UsageError
 from s2connect.web import advice
 from s2connect.web.codes import CODES
 from s2connect.web.facts import (
@@ -69,6 +70,9 @@ PAUSE: Final = 0.5
 CLUSTER_EVERY: Final = 30.0
 """Seconds between two readings of the status of all instances: the database counts pairings for it."""
 
+CLUSTER_PAUSE: Final = 5.0
+"""Seconds between two readings while somebody looks at the page."""
+
 MAX_SHOWN_CURVES: Final = 48
 """Curves that are returned at once."""
 
@@ -96,6 +100,7 @@ class Observation:
         journal: Messages and measured values.
         began: When it began.
         cluster: Status of all instances on the database; None without one, or while it is away.
+        elsewhere: Pairs whose session is at another instance, with its name.
         not_found: Why others do not find this endpoint in the local network; empty if they do, or need not.
     """
 
@@ -118,6 +123,8 @@ class Observation:
         self._past = Meter("", "")  # of peers that are not paired any more
         self._code_ends: dict[object, datetime] = {}
         self.cluster: Cluster | None = None
+        self.elsewhere: Mapping[PairKey, str] = {}
+        self._looked_at = asyncio.Event()
         self.not_found = ""
         self._changes = 0
         self._zero = self.began - timedelta(seconds=self._loop.time())
@@ -184,10 +191,21 @@ class Observation:
         """Read the status of all instances on the database again and again, until cancelled."""
         while True:
             try:
-                self.cluster = await self.endpoint.cluster()
-            except StorageUnavailable:
+                self.cluster, before = await self.endpoint.cluster(), self.elsewhere
+                self.elsewhere = await self.endpoint.elsewhere()
+                with_session = self.elsewhere.keys() | self.endpoint.connected().keys()
+                known = 0 if self.cluster is None else self.cluster.pairings
+                if known != len(self.pairings) or with_session - self.pairings.keys():  # paired at another instance
+                    await self._read_pairings()
+                elif self.elsewhere != before:
+                    self._news()
+            except StorageError:
                 self.cluster = None
-            await asyncio.sleep(CLUSTER_EVERY)
+            self._looked_at.clear()
+            await asyncio.sleep(CLUSTER_PAUSE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLUSTER_EVERY - CLUSTER_PAUSE):
+                    await self._looked_at.wait()
 
     async def follow_network(self) -> None:
         """Look for endpoints in the local network until cancelled."""
@@ -376,6 +394,7 @@ class Observation:
 
     def snapshot(self) -> Snapshot:
         """Return the facts of now."""
+        self._looked_at.set()
         self._shown = self.mark()
         now, bridge, history = datetime.now(UTC), self.bridge, self.endpoint.history()
         peers = self._peers()
@@ -406,6 +425,7 @@ class Observation:
         return {
             key: state_of(
                 connected=(live := connected.get(key)) is not None,
+                elsewhere=key in self.elsewhere,
                 silent=live is not None and is_silent(live.connection),
                 confirmed=pairing.confirmed,
                 client=pairing.communication_role is CommunicationRole.CLIENT,
@@ -420,7 +440,7 @@ class Observation:
         taken = {node: endpoint.takes_sessions(node) for node in endpoint.nodes}
         keys = list(self.pairings)
         if len(keys) > MAX_PEERS:
-            keys.sort(key=connected.__contains__)
+            keys.sort(key=lambda key: key in connected or key in self.elsewhere)
         wall, now = self.wall(), self._loop.time()
         facts = [
             peer_facts(
@@ -428,6 +448,7 @@ class Observation:
                 connected.get(key),
                 histories.get(key, PeerHistory()),
                 self._meters.get(key),
+                elsewhere=self.elsewhere.get(key, ""),
                 taken=taken.get(key.local, False),
                 began=self.began,
                 wall=wall,
@@ -435,7 +456,7 @@ class Observation:
             )
             for key in keys[:MAX_PEERS]
         ]
-        return tuple(sorted(facts, key=lambda peer: peer.state is PeerState.CONNECTED))
+        return tuple(sorted(facts, key=lambda peer: peer.state in (PeerState.CONNECTED, PeerState.ELSEWHERE)))
 
     def _service(self) -> ServiceFacts:
         endpoint, config = self.endpoint, self.endpoint.config

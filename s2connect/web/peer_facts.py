@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def state_of(
     *,
     connected: bool,
+    elsewhere: bool,
     silent: bool,
     confirmed: bool,
     client: bool,
@@ -36,6 +37,7 @@ def state_of(
 
     Args:
         connected: There is a connection.
+        elsewhere: There is one at another instance.
         silent: Nothing was heard on it for longer than the heartbeat.
         confirmed: The pairing is.
         client: We are the communication client.
@@ -44,6 +46,8 @@ def state_of(
     """
     if connected:
         return PeerState.SILENT if silent else PeerState.CONNECTED
+    if elsewhere:
+        return PeerState.ELSEWHERE
     if not confirmed:
         return PeerState.UNCONFIRMED
     if not taken:
@@ -78,6 +82,7 @@ def peer_facts(
     history: PeerHistory,
     meter: Meter | None,
     *,
+    elsewhere: str,
     taken: bool,
     began: datetime,
     wall: Callable[[float], datetime],
@@ -90,6 +95,7 @@ def peer_facts(
         live: Its open connection, if any.
         history: Its connections so far.
         meter: Its messages, if any passed.
+        elsewhere: Name of the other instance that has its session; empty for none.
         taken: An application takes the sessions of the node.
         began: When the service began.
         wall: From seconds of the event loop to the time of day.
@@ -98,6 +104,7 @@ def peer_facts(
     key, client = pairing.key, pairing.communication_role is CommunicationRole.CLIENT
     state = state_of(
         connected=live is not None,
+        elsewhere=bool(elsewhere),
         silent=live is not None and is_silent(live.connection),
         confirmed=pairing.confirmed,
         client=client,
@@ -109,6 +116,8 @@ def peer_facts(
     if state is PeerState.REFUSED and history.trouble is not None:
         error, _, sentence = history.trouble
     missing, helps = advice.of_peer(state, pairing.peer.role, error, sentence, silent_for)
+    if state is PeerState.ELSEWHERE:
+        missing = f"Its session is at the instance {elsewhere}, with its messages."
     paired = datetime.fromtimestamp(pairing.paired_at, UTC)
     return PeerFacts(
         key=f"{key.local}/{key.remote}",

@@ -35,6 +35,7 @@ ROLES: Final = {Role.CEM: "energy manager", Role.RM: "device"}
 _WORDS: Final = {
     PeerState.CONNECTED: ("connected", "good"),
     PeerState.SILENT: ("silent", "bad"),
+    PeerState.ELSEWHERE: ("connected elsewhere", "good"),
     PeerState.TRYING: ("trying", "wait"),
     PeerState.WAITING: ("not connected", "wait"),
     PeerState.REFUSED: ("refused", "bad"),

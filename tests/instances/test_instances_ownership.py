@@ -194,6 +194,24 @@ async def test_after_hundreds_of_takeovers_at_once_a_pair_has_one_session(postgr
         await _take_over(several, ports, access, 100)
 
 
+async def test_the_sessions_of_other_living_instances_are_known(postgresql: str) -> None:
+    async with served(postgresql) as (several, ports, access):
+        client, _ = await connected(several, ports[0], access)
+        await until(lambda: holders(several) == [0])
+        here, there = (one.pairings.ownership for one in several[:2])
+        assert here is not None
+        assert there is not None
+        assert await there.elsewhere() == {}, "nobody has seen the other one alive"
+        with psycopg.connect(postgresql, autocommit=True) as connection:
+            connection.execute(
+                "INSERT INTO instance (name, incarnation, started, seen, version, schema, address)"
+                " VALUES ('i0', gen_random_uuid(), now(), now(), '', 0, '')"
+            )
+        assert await there.elsewhere() == {KEY: "i0"}
+        assert await here.elsewhere() == {}
+        await client.close()
+
+
 async def test_what_no_session_belongs_to_any_more_is_given_up(
     postgresql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

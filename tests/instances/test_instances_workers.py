@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
+import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +26,12 @@ from tests.waits import until, within
 __all__ = ["start", "wan"]
 
 Start = Callable[..., Running]
+
+
+def states_on(page: str) -> Counter[str]:
+    """The states of pairings that a page shows."""
+    with urllib.request.urlopen(f"{page}status.json") as answer:
+        return Counter(one["state"] for one in json.load(answer)["peers"])
 
 
 def status(home: Path) -> Object:
@@ -44,7 +53,8 @@ def test_workers_need_a_database_and_the_sentence_names_the_way_there(tmp_path: 
 @pytest.mark.timeout(120)
 async def test_one_command_runs_several_instances(wan: Wan, postgresql: str, tmp_path: Path, start: Start) -> None:
     home = cloud_home(wan, tmp_path / "cloud", postgresql, 0, drain_wait=0.2, instance="box")
-    crew = start(home, "--workers", "2", "--metrics-port", "0", env=ENVIRONMENT)
+    options = ("--metrics-port", "0", "--page", "--page-port", "0", "--record", str(tmp_path / "log.jsonl"))
+    crew = start(home, "--workers", "2", *options, env=ENVIRONMENT)
     ready = await asyncio.to_thread(crew.event, "ready")
     assert [one["instance"] for one in ready["workers"]] == ["box-1", "box-2"]
     assert len({one["metrics"] for one in ready["workers"]}) == 2
@@ -60,6 +70,15 @@ async def test_one_command_runs_several_instances(wan: Wan, postgresql: str, tmp
         assert [one["ready"] for one in workers.values()] == [True, True]
         assert sum(one["sessions"] for one in workers.values()) == len(shown["sessions"]) == 4
         assert all(pairing["connected"] for pairing in shown["pairings"])
+        assert shown["endpoint"]["page"] == ready["page"]
+        assert (await asyncio.to_thread(crew.command, "page"))["url"] == ready["page"]
+        here = workers["box-1"]["sessions"]
+        while (states := await asyncio.to_thread(states_on, ready["page"])) != {
+            "connected": here,
+            "elsewhere": 4 - here,
+        }:
+            assert states["connected"] <= here
+            await asyncio.sleep(0.2)
         opened = await asyncio.to_thread(crew.event, "session_opened")
         name = opened["session"].partition(":")[0]
         assert name == opened["instance"]
@@ -93,6 +112,42 @@ async def test_one_command_runs_several_instances(wan: Wan, postgresql: str, tmp
     crew.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(crew.ended, 30) == 0
     assert "box-1 ended with a signal (SIGKILL)" in crew.errors
+    logs = [(tmp_path / f"log.box-{number}.jsonl").read_text("utf-8") for number in (1, 2)]
+    recorded = [json.loads(line) for text in logs for line in text.splitlines()]
+    ids = {one["message"].get("message_id") for one in recorded if "message" in one and one["direction"] == "received"}
+    assert {one for device in fleet for one in device.acknowledged[:4]} <= ids
+
+
+@pytest.mark.long
+@pytest.mark.timeout(90)
+def test_what_a_person_sees_of_workers_and_of_their_drain(
+    wan: Wan, postgresql: str, tmp_path: Path, start: Start
+) -> None:
+    home = cloud_home(wan, tmp_path / "cloud", postgresql, 0, drain_wait=0.2, instance="box")
+    crew = start(home, "--workers", "2", "--no-page", as_json=False, env=ENVIRONMENT)
+    crew.line(lambda line: "Pairing code" in line)
+    said = [line[10:].rstrip() for line in crew.lines if "worker" in line]
+    assert sorted(said) == ["The worker box-1 is ready.", "The worker box-2 is ready."]
+    done = run("status", "--home", str(home), env=ENVIRONMENT)
+    first = re.search(r"Worker: box-1: process (\d+), 0 sessions\n", done.stdout)
+    assert first, done.stdout
+    os.kill(int(first[1]), signal.SIGKILL)
+    crew.line(lambda line: "The worker box-1 ended with a signal (SIGKILL)." in line)
+    crew.line(lambda line: "The worker box-1 is ready." in line)
+    assert "sessions, started again 1 time\n" in run("status", "--home", str(home), env=ENVIRONMENT).stdout
+    crew.process.send_signal(signal.SIGTERM)
+    assert crew.ended(30) == 0
+    for name in ("box-1", "box-2"):
+        assert f"the instance {name} drains" in crew.errors
+        assert f"the instance {name} has drained; sessions that were asked to connect anew: 0" in crew.errors
+
+
+@pytest.mark.parametrize("count", ["0", "65"])
+def test_a_number_of_workers_that_cannot_be_is_refused(tmp_path: Path, wan: Wan, count: str) -> None:
+    home = cloud_home(wan, tmp_path / "cloud", "postgresql:///nowhere", 0)
+    done = run("serve", "--home", str(home), "--workers", count, env=ENVIRONMENT)
+    assert done.returncode == 2
+    assert ("has to be at least 1" if count == "0" else "There can be 1 to 64 workers") in done.stderr
 
 
 @pytest.mark.long

@@ -28,6 +28,8 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
         ({"connected": True}, PeerState.CONNECTED),
         ({"connected": True, "silent": True}, PeerState.SILENT),
         ({"connected": True, "refused": True}, PeerState.CONNECTED),
+        ({"connected": True, "elsewhere": True}, PeerState.CONNECTED),
+        ({"elsewhere": True, "taken": False}, PeerState.ELSEWHERE),
         ({"confirmed": False}, PeerState.UNCONFIRMED),
         ({"taken": False}, PeerState.IDLE),
         ({"client": False}, PeerState.WAITING),
@@ -39,6 +41,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 def test_the_state_of_a_pairing(facts: dict[str, bool], state: PeerState) -> None:
     known = {
         "connected": False,
+        "elsewhere": False,
         "silent": False,
         "confirmed": True,
         "client": True,
@@ -53,10 +56,11 @@ def test_the_state_of_a_pairing(facts: dict[str, bool], state: PeerState) -> Non
 def test_every_state_of_a_pairing_but_connected_says_which_side_is_missing_and_what_helps(
     state: PeerState, role: Role
 ) -> None:
+    there = (PeerState.CONNECTED, PeerState.ELSEWHERE)
     missing, helps = advice.of_peer(state, role, "not_reachable", "Nobody answers.", 80.0)
-    assert (missing == "") is (state is PeerState.CONNECTED)
-    assert (helps == "") is (state is PeerState.CONNECTED)
-    if state not in (PeerState.CONNECTED, PeerState.IDLE):
+    assert (missing == "") is (state in there)
+    assert (helps == "") is (state in there)
+    if state not in (*there, PeerState.IDLE):
         assert ("energy manager" in missing) is (role is Role.CEM)
 
 
