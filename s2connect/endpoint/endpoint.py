@@ -475,11 +475,6 @@ class Endpoint:
         return self._serve and self.config.server
 
     @property
-    def is_store_lost(self) -> bool:
-        """True while nothing new can be taken because of the database that instances share."""
-        return bool(self.store_trouble)
-
-    @property
     def store_trouble(self) -> str:
         """A sentence about that database while nothing new can be taken because of it; empty otherwise."""
         return "" if self._pairings.ownership is None else self._pairings.ownership.store_trouble

@@ -171,7 +171,7 @@ async def test_sessions_outlive_a_lost_database_for_a_while_and_nothing_new_is_t
                 (live,) = cem.connected().values()
                 began = asyncio.get_running_loop().time()
                 await asyncio.to_thread(cluster.stop)
-                await until(lambda: cem.is_store_lost)
+                await until(lambda: bool(cem.store_trouble))
                 assert cem.connected(), "it lives on"
                 await until(lambda: not cem.connected())
                 assert asyncio.get_running_loop().time() - began >= 0.9
@@ -179,7 +179,7 @@ async def test_sessions_outlive_a_lost_database_for_a_while_and_nothing_new_is_t
                 # The client was asked to come again, and gets 503 until the database is there.
                 await until(lambda: any(one.error == "peer_busy" for one in rm.history().values()))
                 await asyncio.to_thread(cluster.start)
-                await until(lambda: not cem.is_store_lost)
+                await until(lambda: not cem.store_trouble)
                 key = next(iter(rm.history()))
                 await until(lambda: rm.try_now(key) or rm.connected())
                 await until(lambda: cem.connected() and rm.connected())
