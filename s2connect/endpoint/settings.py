@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
+
+from pydantic import ValidationError
 
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig, NodeConfig, checked
 from s2connect.endpoint.hosted import check_new_aliases
 from s2connect.endpoint.state import EndpointState
-from s2connect.errors import ConfigurationError, NotInitialised, UsageError
+from s2connect.errors import ConfigurationError, NotInitialised, StorageUnavailable, UsageError
 from s2connect.model.common import NodeId
+from s2connect.model.faults import first_fault
 from s2connect.store.home import Home
 from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, without_password
 
@@ -67,7 +70,7 @@ class SharedNodes:
     async def reread(self, config: EndpointConfig) -> EndpointConfig:
         """Return settings with the nodes as they are in the database now. Raises as :meth:`read`."""
         rows = await self._rows.read()
-        nodes = [NodeConfig.model_validate_json(settings) for settings in rows.values() if settings is not None]
+        nodes = _nodes_of(rows)
         return config if tuple(nodes) == config.nodes else with_nodes(config, nodes)
 
     async def change(
@@ -89,7 +92,7 @@ class SharedNodes:
 
         def changed(rows: dict[NodeId, bytes | None]) -> dict[NodeId, bytes | None]:
             nonlocal result
-            known = [NodeConfig.model_validate_json(settings) for settings in rows.values() if settings is not None]
+            known = _nodes_of(rows)
             # One without an id has another one with every start: it is for a database that has none yet.
             known += [node for node in new if node.id not in rows and ("id" in node.model_fields_set or not rows)]
             nodes = tuple(change(known))
@@ -99,6 +102,23 @@ class SharedNodes:
 
         await self._rows.change(lambda rows: changed(dict(rows)))
         return result
+
+
+def _nodes_of(rows: Mapping[NodeId, bytes | None]) -> list[NodeConfig]:
+    """Return the nodes of a database. Raises StorageUnavailable where a later version has written one."""
+    nodes = []
+    for node, settings in rows.items():
+        if settings is not None:
+            try:
+                nodes.append(NodeConfig.model_validate_json(settings))
+            except ValidationError as error:
+                setting, what = first_fault(error)
+                raise StorageUnavailable(
+                    f"The settings of the node {node} in the database cannot be used by this version: "
+                    f"{f'{setting}: ' if setting else ''}{what}.",
+                    hint="Update s2connect on this machine.",
+                ) from None
+    return nodes
 
 
 def with_nodes(config: EndpointConfig, nodes: Sequence[NodeConfig]) -> EndpointConfig:

@@ -12,9 +12,12 @@ import pytest
 
 pytest.importorskip("psycopg")
 
-from s2connect import Endpoint, EndpointConfig, Role
-from s2connect.errors import UsageError, WrongPairingCode
+from s2connect import Deployment, Endpoint, EndpointConfig, NodeConfig, Role
+from s2connect.endpoint.settings import SharedNodes
+from s2connect.errors import StorageUnavailable, UsageError, WrongPairingCode
 from s2connect.events import Paired
+from s2connect.store.postgresql.database import Database
+from s2connect.store.postgresql.nodes import NodeRows
 from s2connect.store.postgresql.sealing import KEY_VARIABLE
 from tests.endpoint.conftest import MEASUREMENT, Wan
 from tests.postgresql import STORE_KEYS
@@ -131,3 +134,16 @@ async def test_a_code_that_is_shown_is_the_same_at_each_instance_and_followed_by
         await rm.node().pair(two[0].pairing_url, shown[0][0])
         await until(lambda: len(shown[0]) == len(shown[1]) == 2)
     assert shown[0] == shown[1]
+
+
+async def test_a_node_that_a_later_version_has_written_is_said_as_that(postgresql: str) -> None:
+    database = await Database.open(postgresql)
+    nodes, node = SharedNodes(NodeRows(database)), NodeConfig(role=Role.CEM)
+    config = await nodes.read(EndpointConfig(deployment=Deployment.WAN, nodes=(node,)))
+    later = NodeConfig(role=Role.CEM, alias="L")
+    written = later.model_dump_json(exclude_none=True).replace("{", '{"later_setting": 1, ', 1).encode()
+    await NodeRows(database).change(lambda known: {**known, later.id: written})
+    for read in (nodes.read, nodes.reread):
+        with pytest.raises(StorageUnavailable, match=r"later_setting.*Update s2connect"):
+            await read(config)
+    await database.close()

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -202,8 +202,10 @@ class Instance:
 
 
 @contextlib.asynccontextmanager
-async def instances(url: str | None, count: int = 1, nodes: int = 1) -> AsyncIterator[list[Instance]]:
-    """So many instances on a database; without one, a single one in memory."""
+async def instances(
+    url: str | None, count: int = 1, nodes: int = 1, keys: Sequence[Sequence[bytes]] = ()
+) -> AsyncIterator[list[Instance]]:
+    """So many instances on a database, with the ``keys`` of each; without one, a single one in memory."""
     made: list[Instance] = []
     own = local_endpoint(nodes)
     try:
@@ -211,8 +213,9 @@ async def instances(url: str | None, count: int = 1, nodes: int = 1) -> AsyncIte
             if url is None:
                 made.append(Instance(own, MemoryStore(), None))
             else:
-                store = await PostgresqlStore.open(url, [KEY], instance=f"i{number}")
-                made.append(Instance(own, store, PostgresqlShared(store.database, Sealer([KEY]))))
+                its = keys[number] if keys else [KEY]
+                store = await PostgresqlStore.open(url, its, instance=f"i{number}")
+                made.append(Instance(own, store, PostgresqlShared(store.database, Sealer(its))))
             await made[-1].start()
         yield made
     finally:

@@ -26,6 +26,7 @@ from s2connect.store.base import Pairing, PairKey
 from s2connect.store.postgresql.database import Transaction
 from s2connect.store.postgresql.store import PostgresqlStore
 from tests.instances.instances import (
+    KEY,
     NODES,
     TOKEN,
     Answered,
@@ -292,3 +293,16 @@ async def test_requests_on_one_node_wait_for_each_other_for_a_bounded_time(
             other = asyncio.create_task(begin(one, 1, node=1), context=contextvars.Context())
             assert (await other).status == 200, "other nodes go on"
         assert (await begin(one, 1)).status == 200
+
+
+async def test_while_the_key_is_changed_step_by_step_all_instances_understand_each_other(postgresql: str) -> None:
+    """First all know the new key, and then one after the other seals with it."""
+    new = bytes(reversed(KEY))
+    async with instances(postgresql, 2, keys=[[KEY, new], [new, KEY]]) as (before, after):
+        for first, second in ((before, after), (after, before)):
+            await issue(first)
+            local = second.state.local.nodes[NODES[0]]
+            assert (await second.pairing.code_statuses([local]))[NODES[0]].code
+            begun = await begin(first, 1)
+            assert (await exchange(second, begun)).status == 200
+            assert (await finalize(first, begun)).status == 204
