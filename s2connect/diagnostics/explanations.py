@@ -508,6 +508,14 @@ _WARNINGS: Final = _group(
             "The database answers again, after `store_lost` or `store_unconfirmed`.",
             "Nothing needs to be done.",
         ),
+        "instance_lost": (
+            "Another process has become the instance of this name, while the database could not be reached from here.",
+            "This one ends. Give each instance a name of its own: `S2CONNECT_INSTANCE`.",
+        ),
+        "instances_differ": (
+            "Instances on one database name different hosts in their URLs, to which the proof in pairing is bound.",
+            "Give all of them the same `host`: that of the balancer. `s2connect cluster status`.",
+        ),
         "not_advertised": (
             "This endpoint cannot be found in the network. Its URL still works.",
             "`s2connect doctor` says whether multicast works here.",

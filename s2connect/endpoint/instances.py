@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -17,6 +18,11 @@ if TYPE_CHECKING:  # psycopg is an extra
 
 INSTANCE_VARIABLE: Final = "S2CONNECT_INSTANCE"
 """Environment variable with the name of this instance, before that of the settings."""
+
+_log = logging.getLogger(__name__)
+
+INSTANCES_DIFFER: Final = "instances_differ"
+"""Kind of the notice that the URLs of other instances have another host."""
 
 INSTANCE_LOST: Final = "instance_lost"
 """Kind of the notice that another process has become this instance, so that this one has to end."""
@@ -65,10 +71,18 @@ async def join(state: EndpointState, sessions: Callable[[], int]) -> None:
     if presence is None:
         return
     presence.address = f"{socket.gethostname()}:{state.config.listens_on}"
+    presence.host = state.config.host
     presence.sessions = sessions
     presence.on_lost = lambda error: state.notice(INSTANCE_LOST, error.what)
     await presence.claim()
     state.supervisor.keep(presence.keep, "presence")
+    if others := await presence.others_known_as():
+        sentence = (
+            f"The host of this instance is {presence.host}, and that of others {', '.join(others)}: a pairing that "
+            "begins at one fails at another. Give all instances the same host."
+        )
+        _log.error("%s", sentence)
+        state.notice(INSTANCES_DIFFER, sentence)
 
 
 async def cluster(state: EndpointState) -> Cluster | None:

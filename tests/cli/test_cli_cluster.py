@@ -14,10 +14,11 @@ from tests.command import in_terminal, run
 from tests.postgresql import Cluster
 
 INSTANCES = """
-    INSERT INTO instance (name, started, seen, version, schema, address, sessions, draining) VALUES
-        ('a-1', clock_timestamp(), clock_timestamp(), '0.1', 1, 'machine-a.example:8443', 12, false),
-        ('a-2', clock_timestamp(), clock_timestamp(), '0.2', 1, 'machine-a.example:8443', 3, true),
-        ('b', clock_timestamp(), clock_timestamp() - interval '5 minutes', '0.1', 1, 'machine-b.example:8443', 7, false)
+    INSERT INTO instance (name, started, seen, version, schema, address, host, sessions, draining) VALUES
+        ('a-1', clock_timestamp(), clock_timestamp(), '0.1', 1, 'machine-a.example:8443', 's2.example', 12, false),
+        ('a-2', clock_timestamp(), clock_timestamp(), '0.2', 1, 'machine-a.example:8443', 's3.example', 3, true),
+        ('b', clock_timestamp(), clock_timestamp() - interval '5 minutes', '0.1', 1, 'machine-b.example:8443', 'old', 7,
+            false)
 """
 
 
@@ -53,7 +54,14 @@ def test_programs_get_all_of_it(cloud: str) -> None:
     assert replication["synchronous"] is False
     assert replication["standbys"] == []
     troubles = " ".join(found["troubles"])
-    for part in ("b was not seen for", "different versions", "is dead (b): 2", "run out: 1", "standby_names is empty"):
+    for part in (
+        "b was not seen for",
+        "different versions",
+        "is dead (b): 2",
+        "run out: 1",
+        "standby_names is empty",
+        "different hosts: s2.example, s3.example.",
+    ):
         assert part in troubles
 
 

@@ -147,3 +147,16 @@ async def test_a_node_that_a_later_version_has_written_is_said_as_that(postgresq
         with pytest.raises(StorageUnavailable, match=r"later_setting.*Update s2connect"):
             await read(config)
     await database.close()
+
+
+@pytest.mark.rule("HMAC-02")
+async def test_an_instance_with_another_host_is_reported(
+    wan: Wan, postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, base64.b64encode(STORE_KEYS[0]).decode())
+    configs = [wan.config(Role.CEM, host, store=postgresql, instance=host) for host in ("localhost", "127.0.0.1")]
+    async with Endpoint.open(config=configs[0]), Endpoint.open(config=configs[1]) as other:
+        found = await other.cluster()
+        assert found is not None
+        (trouble,) = [one for one in found.troubles if "host" in one]
+        assert "127.0.0.1, localhost" in trouble

@@ -156,6 +156,11 @@ def _troubles(cluster: Cluster) -> Iterator[str]:
     for one in cluster.instances:
         if not one.alive:
             yield f"{one.name} was not seen for {one.age:.0f} s, and counts as dead."
+    if len(hosts := {one.host for one in alive if one.host}) > 1:
+        yield (
+            f"The instances name different hosts: {', '.join(sorted(hosts)[:MAX_NAMED])}. A pairing that begins at one "
+            "fails at another: give all the same host."
+        )
     known, expanded, contracted = (cluster.schema[name] for name in ("known", "expanded", "contracted"))
     if expanded < known:
         yield "The tables are older than this program: s2connect store migrate"

@@ -67,6 +67,7 @@ class Instance:
         version: Version of s2connect that it runs.
         schema: Number of migrations that it knows.
         address: Machine and port.
+        host: Host of its URLs, to which its proofs in pairing are bound (HMAC-02).
         sessions: Open sessions.
         draining: Whether it takes no new sessions because it is about to end.
         alive: Whether it was seen within :data:`DEAD_AFTER`.
@@ -79,6 +80,7 @@ class Instance:
     version: str
     schema: int
     address: str
+    host: str
     sessions: int
     draining: bool
     alive: bool
@@ -95,7 +97,7 @@ async def instances(connection: Connection) -> list[Instance]:
     """Return all instances that have not ended in order, by name."""
     all_of_them = (
         "SELECT name, started, seen, greatest(extract(epoch FROM clock_timestamp() - seen), 0)::float8 AS age, version,"  # noqa: S608 - constants
-        f" schema, address, sessions, draining, {ALIVE} AS alive FROM instance ORDER BY name"
+        f" schema, address, host, sessions, draining, {ALIVE} AS alive FROM instance ORDER BY name"
     )
     cursor = await connection.execute(all_of_them.encode())
     return [Instance(**row) for row in await cursor.fetchall()]
@@ -114,6 +116,7 @@ class Presence:
 
     Attributes:
         address: Machine and port, for people.
+        host: Host of our URLs.
         draining: Whether it takes no new sessions; see :meth:`drain`.
         is_lost: Whether another process has the name.
     """
@@ -128,7 +131,7 @@ class Presence:
         on_lost: Callable[[InstanceRuns], None] = lambda _: None,
     ) -> None:
         self.name = name
-        self.address = ""
+        self.address = self.host = ""
         self.draining = False
         self.is_lost = False
         self._database = database
@@ -181,6 +184,11 @@ class Presence:
     async def read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run work that reads from the database. Raises StorageUnavailable."""
         return await self._database.read("read", work)
+
+    async def others_known_as(self) -> list[str]:
+        """Return the hosts of the URLs of living instances, where they are others than ours."""
+        found = await self.read(instances)
+        return sorted({one.host for one in found if one.alive and one.host} - {self.host})
 
     async def leave(self) -> None:
         """Give the name back. Idempotent; where the database is away, the row counts as dead after a while."""
@@ -264,12 +272,13 @@ class Presence:
         """Write the row; False if it is another process's. ``claims`` takes it over, with the lock."""
         # A database that has crashed has lost the row, not the lock of a connection made since.
         cursor = await connection.execute(
-            "INSERT INTO instance AS i (name, incarnation, started, seen, version, schema, address, sessions, draining)"
-            " VALUES (%(name)s, %(me)s, %(started)s, clock_timestamp(), %(version)s, %(schema)s, %(address)s,"
-            " %(sessions)s, %(draining)s) ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation,"
-            " started = excluded.started, seen = excluded.seen, version = excluded.version, schema = excluded.schema,"
-            " address = excluded.address, sessions = excluded.sessions, draining = excluded.draining"
-            " WHERE %(claims)s OR i.incarnation = excluded.incarnation RETURNING name",
+            "INSERT INTO instance AS i (name, incarnation, started, seen, version, schema, address, host, sessions,"
+            " draining) VALUES (%(name)s, %(me)s, %(started)s, clock_timestamp(), %(version)s, %(schema)s, %(address)s,"
+            " %(host)s, %(sessions)s, %(draining)s)"
+            " ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, started = excluded.started,"
+            " seen = excluded.seen, version = excluded.version, schema = excluded.schema,"
+            " address = excluded.address, host = excluded.host, sessions = excluded.sessions,"
+            " draining = excluded.draining WHERE %(claims)s OR i.incarnation = excluded.incarnation RETURNING name",
             {
                 "name": self.name,
                 "me": self._incarnation,
@@ -277,6 +286,7 @@ class Presence:
                 "version": self._version,
                 "schema": len(MIGRATIONS),
                 "address": self.address,
+                "host": self.host,
                 "sessions": self.sessions(),
                 "draining": self.draining,
                 "claims": claims,

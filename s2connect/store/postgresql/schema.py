@@ -221,5 +221,10 @@ _HOLDERS = Migration(
     ),
 )
 
-MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS, _HOLDERS)
+_HOSTS = Migration(
+    # Host of the URLs of an instance, which is that of all; empty where it runs an earlier version.
+    expand=("ALTER TABLE instance ADD COLUMN host text NOT NULL DEFAULT ''",),
+)
+
+MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS, _HOLDERS, _HOSTS)
 """All migrations of this program, oldest first. What has been released is never changed."""
