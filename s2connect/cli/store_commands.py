@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +23,7 @@ from s2connect.cli.terminal import (
 )
 from s2connect.errors import UsageError
 from s2connect.store.home import Home
-from s2connect.store.postgresql.address import STORE_VARIABLE, require_extra, shown
+from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, require_extra, shown
 
 if TYPE_CHECKING:
     from s2connect.store.postgresql.migrating import Tables
@@ -81,7 +82,11 @@ def key(
             hint="Name another file, or add a new key before the one in it with --rotate.",
         )
     if rotate and not exists:
-        raise UsageError(f"There is no key file {file}.")
+        raise UsageError(
+            f"There is no key file {file}.", hint=f"Make one with: s2connect store key {shlex.quote(str(file))}"
+        )
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"There is no directory {file.absolute().parent}.", hint="Make it, or name another file.")
     write_private(file.absolute(), add_key(file) if rotate else new_key().encode("ascii") + b"\n")
     options.report(
         {"file": str(file), "rotated": rotate},
@@ -168,7 +173,8 @@ def copy(
     require_extra()
     url = to or source
     if url is None or (to and source):
-        raise UsageError("Where to? Give --to URL, or --from URL.")
+        raise UsageError("Name the database: with --to URL, where the home goes to it, or --from URL for the way back.")
+    check_url(url)
     warning = (
         f"{options.path} does not start by itself any more; it goes on in {shown(url)}."
         if to

@@ -203,10 +203,10 @@ async def _check_status(endpoint: ExaminedEndpoint) -> Finding:
     except (TimeoutError, S2ConnectError) as error:
         endpoint.mute = True
         what = error.what if isinstance(error, S2ConnectError) else "It does not answer to commands."
-        return SERVICE.fail(
-            f"The service is there but cannot tell its state. {what}",
-            "Stop it and start it again; if that does not help, see its log.",
-        )
+        cure = "Stop it and start it again; if that does not help, see its log."
+        if isinstance(error, S2ConnectError) and error.kind == StorageUnavailable.kind:
+            cure = error.hint or cure
+        return SERVICE.fail(f"The service is there but cannot tell its state. {what}", cure)
     return SERVICE.ok(f"The service is running, process {endpoint.status.service.pid}.")
 
 

@@ -251,7 +251,7 @@ class EndpointConfig(BaseModel):
             raise ValueError("tls at a balancer needs deployment WAN and balancers")
         has_certificate = self.certificate is not None or self.tls == "balancer"
         if self.store is not None and (self.deployment is not Deployment.WAN or not has_certificate):
-            raise ValueError("store needs deployment WAN and certificate: all instances are one name on the internet")
+            raise ValueError("store needs deployment WAN and a certificate, because all instances have one public name")
         if self.instance_url is not None and self.store is None:
             raise ValueError("instance_url needs store: without it there is one instance only")
         if not self.server and (

@@ -374,7 +374,7 @@ class InstanceOwnership:
                 if self._outage.failed():
                     limit = f"{self._outage.limit:.0f} s"
                     _log.error("the database is lost; sessions go on for %s: %s", limit, error)
-                    self._state.notice("store_lost", f"{error} Nothing new is taken; sessions go on for {limit}.")
+                    self._state.notice("store_lost", f"{error.what} Nothing new is taken; sessions go on for {limit}.")
                 self._end_orphans()
             else:
                 if self._outage.answered(now=asked_at):

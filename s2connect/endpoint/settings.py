@@ -38,7 +38,10 @@ def read_config(home: Home) -> EndpointConfig:
             _check_ids(config)
         return config
     store = without_password(check_url(url))
-    checked(lambda: EndpointConfig.model_validate(config.model_dump() | {"store": store}), f"with {STORE_VARIABLE}")
+    checked(
+        lambda: EndpointConfig.model_validate(config.model_dump() | {"store": store}),
+        f"With the database of --store or {STORE_VARIABLE}",
+    )
     return config.model_copy(update={"store": store})
 
 

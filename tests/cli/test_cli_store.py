@@ -40,6 +40,24 @@ def test_a_key_is_made_once_and_rotated(tmp_path: Path, capsys: Capture) -> None
     assert not any(line in shown.out + shown.err for line in file.read_text().split())
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["key", "{}/missing/store.key"], "There is no directory"),
+        (["key", "{}/store.key", "--rotate"], "s2connect store key"),
+        (["migrate", "--store", "postgresql://s2@db.example:5432"], "names no database"),
+        (["copy", "--yes"], "--from URL"),
+        (["copy", "--to", "mysql://db/s2", "--yes"], "no URL of a PostgreSQL database"),
+    ],
+)
+def test_wrong_input_is_said_with_what_helps(
+    command: list[str], said: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S2CONNECT_HOME", str(tmp_path))
+    assert main(["store", *(word.format(tmp_path) for word in command)]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_tables_are_made_and_then_left_as_they_are(
     postgresql_cluster: Cluster, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

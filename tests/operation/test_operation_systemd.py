@@ -118,6 +118,26 @@ def test_a_service_that_hangs_is_started_again(machine: Machine) -> None:
     machine.run("systemctl", "stop", "s2connect")
 
 
+def test_an_instance_on_a_database_is_started_again_and_has_time_to_drain(machine: Machine) -> None:
+    machine.run("mkdir", "-p", "/run/systemd/system/s2connect.service.d")
+    drop_in = "/run/systemd/system/s2connect.service.d/database.conf"
+    machine.write(drop_in, (UNITS / "s2connect-database.conf").read_text())
+    machine.write("/etc/s2connect/database.env", "PGPASSWORD=secret\n")
+    machine.run("chmod", "600", "/etc/s2connect/database.env")
+    machine.run("systemctl", "daemon-reload")
+    try:
+        assert machine.run("systemd-analyze", "verify", "/etc/systemd/system/s2connect.service") == ""
+        wanted = {"RestartPreventExitStatus": "2", "TimeoutStopUSec": "3min", "LimitNOFILE": "65536"}
+        assert {name: shown(machine, "s2connect", name) for name in wanted} == wanted
+        machine.run("systemctl", "start", "s2connect")
+        pid = shown(machine, "s2connect", "MainPID")
+        assert "PGPASSWORD=secret" in machine.run("cat", f"/proc/{pid}/environ").split("\0")
+        machine.run("systemctl", "stop", "s2connect")
+    finally:
+        machine.run("rm", drop_in)
+        machine.run("systemctl", "daemon-reload")
+
+
 def test_a_home_that_is_no_home_is_not_tried_again(machine: Machine) -> None:
     machine.run("systemctl", "reset-failed")
     machine.write("/etc/s2connect/bridge.toml", "home = 7\n")

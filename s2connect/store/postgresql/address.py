@@ -43,8 +43,10 @@ def _fault_of(text: str) -> str | None:
             unquote(part, errors="strict")
     except ValueError:
         return nonsense
-    if parts.fragment or not parts.path.strip("/"):
+    if parts.fragment:
         return nonsense
+    if not parts.path.strip("/"):
+        return "The URL names no database: it ends with the name of one, such as /s2."
     if parts.netloc.count("@") > 1 or "@" in parts.path:
         # A password that ends too early would be taken for a host or a name, and be shown.
         return "The URL of the database has an @ where none can be; is it or a / in the password?"

@@ -61,20 +61,25 @@ async def _alone(url: str) -> AsyncIterator[tuple[Connection, str, str]]:
                 raise StorageUnavailable(
                     f"The tables in {shown(url)} are not those of this program.", hint="First: s2connect store migrate"
                 )
-            if await gone_in_time(connection, lambda: _connected(connection)):
-                raise UsageError(f"Instances are connected to {shown(url)}.", hint="Stop every one of them first.")
+            if names := await gone_in_time(connection, lambda: _connected(connection)):
+                raise UsageError(
+                    f"Instances are connected to {shown(url)}: {', '.join(names)}.",
+                    hint="Stop every one of them first.",
+                )
             yield connection, tables["copied_from"] or "", tables["moved_to"] or ""
     except psycopg.Error as error:
         raise unavailable("copy", url, error) from None
 
 
 async def _connected(connection: Connection) -> list[str]:
+    """Return the names of instances and commands of this program that are connected."""
     cursor = await connection.execute(
-        "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
-        " AND pid <> pg_backend_pid() AND application_name ~ %s",
+        "SELECT DISTINCT coalesce(nullif(split_part(application_name, ' ', 2), ''), application_name) AS name"
+        " FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND application_name ~ %s ORDER BY 1",
         (f"^{APPLICATION}/",),
     )
-    return [row["application_name"] for row in await cursor.fetchall()]
+    return [row["name"] for row in await cursor.fetchall()]
 
 
 async def write(url: str, keys: Sequence[bytes], state: State, home: str, *, again: bool) -> int:

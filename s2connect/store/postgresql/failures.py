@@ -41,12 +41,12 @@ _REASONS: tuple[tuple[type[psycopg.Error], str, str | None], ...] = (
     ),
     (errors.QueryCanceled, "it did not answer in time", "Look what keeps it busy: pg_stat_activity."),
     (errors.LockNotAvailable, "what is needed is locked for too long", "Look who holds it: pg_locks."),
-    (errors.AdminShutdown, "it is shutting down", "Start it again; then it goes on by itself."),
+    (errors.AdminShutdown, "it is shutting down", "Start it again."),
     (errors.CrashShutdown, "it has crashed", "It starts again by itself; look into its log."),
-    (errors.CannotConnectNow, "it is starting or stopping", "Wait a little; then it goes on by itself."),
+    (errors.CannotConnectNow, "it is starting or stopping", "Wait a little."),
 )
 
-_DOWN = "Check that the database runs and can be reached; then it goes on by itself."
+_DOWN = "Check that the database runs and can be reached."
 
 
 def is_lost(error: psycopg.Error) -> bool:
@@ -74,7 +74,8 @@ def unavailable(doing: str, url: str, error: BaseException | None) -> StorageUna
 
 _HINTS = (
     ("^database .* does not exist", _NO_DATABASE),
-    ("password|pg_hba|^role .* does not exist", _NO_PASSWORD),
+    ("^role .* does not exist", "Make it with createuser, or mend the URL."),
+    ("password|pg_hba", _NO_PASSWORD),
     ("connection slots|too many clients|too many connections", _TOO_MANY),
     ("read-only|in recovery", _STANDBY),
     ("does not support SSL", "Set ssl = on and a certificate at PostgreSQL; without sslmode it goes on unencrypted."),

@@ -113,7 +113,8 @@ def read_keys(file: Path | None) -> list[bytes]:
     if not words:
         raise ConfigurationError(
             "The secrets in the database need a key, and none is given.",
-            hint=f"Name its file with store_key_file, or put the key into {KEY_VARIABLE}. {_HINT}",
+            hint="Name its file by the setting store_key_file or the option --store-key-file, or put the key into "
+            f"{KEY_VARIABLE}. {_HINT}",
         )
     try:
         keys = [base64.b64decode(word, validate=True) for word in words]
