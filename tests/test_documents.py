@@ -66,6 +66,18 @@ def test_the_table_of_exit_codes_has_every_error(error: type[S2ConnectError]) ->
     assert f"`{error.kind}`" in row
 
 
+def test_the_table_of_environment_variables_has_all_of_ours() -> None:
+    root = DOCUMENT.parents[1]
+    known = set()
+    for file in (root / "s2connect").rglob("*.py"):
+        known |= set(re.findall(r'"(S2CONNECT_[A-Z_]+)"', file.read_text("utf-8")))
+    known.discard("S2CONNECT_SHARED_PORT")  # of `serve --workers` for its own processes
+    page = (
+        (DOCUMENT.parent / "command.md").read_text("utf-8").partition("## Environment variables")[2].partition("## ")[0]
+    )
+    assert known == set(re.findall(r"S2CONNECT_[A-Z_]+", page))
+
+
 def on_the_site() -> set[str]:
     """Return the pages that mkdocs.yml names."""
     return set(

@@ -55,6 +55,8 @@ def write_certificate(place: Path, host: str = "localhost") -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit("python examples/uses/certificate.py DIRECTORY")
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
     write_certificate(directory)

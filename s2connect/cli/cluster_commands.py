@@ -64,7 +64,8 @@ def _blocks(url: str, found: Cluster, width: int) -> Iterator[RenderableType]:
 
     yield Text(url)
     yield Text(f"Instances: {len(found.instances)}, pairings: {found.pairings}")
-    yield Text("")
+    if found.instances:
+        yield Text("")
     facts = [
         (
             for_display(one.name),

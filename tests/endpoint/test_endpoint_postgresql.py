@@ -117,7 +117,7 @@ async def test_the_environment_names_a_database_with_its_password(
         ({"store": "postgresql://u:secret@h/db"}, "environment variable S2CONNECT_STORE"),
         ({"store": "mysql://u@h/db"}, "no URL of a PostgreSQL database"),
         ({"deployment": "LAN"}, "deployment WAN"),
-        ({"certificate": None, "private_key": None}, "deployment WAN and certificate"),
+        ({"certificate": None, "private_key": None}, "deployment WAN and a certificate"),
     ],
 )
 def test_settings_that_do_not_go_with_a_database_are_refused(

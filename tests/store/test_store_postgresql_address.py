@@ -13,10 +13,10 @@ from s2connect.store.postgresql.address import check_url, has_password, shown, w
     [
         ("postgresql://u:hun/ter2@127.0.0.1/db", "@ where none can be"),
         ("postgresql://u:hun@ter2@127.0.0.1/db", "@ where none can be"),
-        ("postgresql://u:hun?ter2@127.0.0.1/db", "no URL"),
+        ("postgresql://u:hun?ter2@127.0.0.1/db", "names no database"),
         ("postgresql://u:hun#ter2@127.0.0.1/db", "no URL"),
         ("postgresql://u:hunter2@[::1/db", "no URL"),
-        ("postgresql://u:hunter2@127.0.0.1", "no URL"),
+        ("postgresql://u:hunter2@127.0.0.1", "names no database"),
         ("postgresql://u:hunter2@127.0.0.1:port/db", "no number"),
         ("postgresql://u:hunter2@a:5432,b:99999/db", "no number"),
         ("postgresql://u:hunter2@[::1]:0/db", "no number"),
