@@ -46,8 +46,10 @@ OPS = st.builds(
 def scripts(draw: st.DrawFn) -> list[Op]:
     """Sessions as they should be, with anything in between."""
     script: list[Op] = []
-    for name in ("initiate", "confirm", "come") * 2:
-        script += [Op(name, 0, draw(st.integers(0, 2))), *draw(st.lists(OPS, max_size=2))]
+    for place, name in enumerate(("initiate", "confirm", "come") * 2):
+        # The simplest script goes from one instance to the next.
+        instance = (place + draw(st.integers(0, 2))) % 3
+        script += [Op(name, 0, instance), *draw(st.lists(OPS, max_size=2))]
     return script
 
 
@@ -142,9 +144,9 @@ class World:
         came = await come(self.ports[number], token)
         if isinstance(came, int):
             return came
+        self.connected.append((came, number))
         assert number in self.ready, "the instance that has the session has prepared it"
         self.ready.discard(number)
-        self.connected.append((came, number))
         await until(lambda: holders(self.several) == [number])  # and no other
         return 101
 
@@ -206,7 +208,7 @@ def check(url: str, examples: int) -> None:
 
 @pytest.mark.rule("SES-04")
 def test_sessions_that_are_prepared_go_as_at_one_instance(postgresql: str) -> None:
-    check(postgresql, 3)
+    check(postgresql, 2)
 
 
 @pytest.mark.long
