@@ -22,6 +22,7 @@ from s2connect.model.text import for_display
 from s2connect.session.answers import PermanentRefusals
 from s2connect.session.observers import Observer
 from s2connect.session.ownership import Claim
+from s2connect.session.reading import DeliveryGuard
 from s2connect.session.server_core import UNKNOWN_TOKEN_INTERVAL, unknown_token_sentence
 from s2connect.session.session import Answerer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey
@@ -133,8 +134,8 @@ def _check_for(check: Check, s2_version: str) -> Check:
     return check
 
 
-class Links(Protocol):
-    """Pairs to whose servers this instance connects, where there are several."""
+class Links(DeliveryGuard, Protocol):
+    """Pairs to whose servers this instance connects, where there are several, and the guard of its sessions."""
 
     def holds(self, key: PairKey) -> bool:
         """Return whether this instance may connect."""
@@ -223,6 +224,8 @@ class ConnectionManager:
             answer=answer,
             refusals=self.refusals(live.pairing),
         )
+        if self.links is not None:
+            live.session.guard_with(self.links)
         if self.on_session is not None:
             self.on_session(live.session)
         return live.session

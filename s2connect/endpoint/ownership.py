@@ -18,6 +18,7 @@ from s2connect.errors import StorageError
 from s2connect.model.common import NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.session.ownership import (
+    BEAT_EVERY,
     LINK_RENEWAL,
     PROBE_EVERY,
     RESYNC_EVERY,
@@ -25,6 +26,7 @@ from s2connect.session.ownership import (
     Leases,
     Outage,
     Standing,
+    Standstill,
     invalid,
 )
 from s2connect.store.base import Pairing, PairKey
@@ -35,6 +37,9 @@ T = TypeVar("T")
 
 AT_ONCE: Final = 200
 """Pairs whose owners are read with one statement."""
+
+CERTAIN_WITHIN: Final = 5.0
+"""Seconds for which nothing is delivered after a standstill where the database does not tell whose the sessions are."""
 
 AGAIN_AFTER: Final = 1.0
 """Seconds until something is tried again for which the database was not there."""
@@ -73,12 +78,14 @@ class InstanceOwnership:
         self._outage = Outage(state.config.store_outage_limit, now=self._now())
         self._unconfirmed = False  # as it was noticed last
         self._leases = Leases()
+        self._standstill = Standstill(now=self._now())
+        self._withheld: list[Callable[[], None]] = []  # to be called when no claim is in doubt any more
         self._since: dict[PairKey, float] = {}  # when each link was taken
         self._wanted: set[PairKey] = set()
         self._share: tuple[float, int] | None = None
         self._doubtful: set[PairKey] = set()
         self._unused: set[Claim] = set()  # claims that are stored, and had no session at the last look
-        self._doubt, self._resync, self._links, self._nodes = (asyncio.Event() for _ in range(4))
+        self._doubt, self._resync, self._links, self._nodes, self._stood_still = (asyncio.Event() for _ in range(5))
 
     @property
     def instance(self) -> str:
@@ -108,9 +115,12 @@ class InstanceOwnership:
         if self._started:
             return
         self._started = True
+        self._standstill = Standstill(now=self._now())
         supervisor = self._state.supervisor
         supervisor.keep(lambda: self._shared.listen(self._hinted, self._listening), "instance-hints")
         supervisor.keep(self._keep_reviewing, "instance-review")
+        supervisor.keep(self._keep_beating, "instance-beat")
+        supervisor.keep(self._keep_certain, "instance-standstill")
         supervisor.keep(self._keep_resyncing, "instance-resync")
         supervisor.keep(self._keep_nodes, "instance-nodes")
         supervisor.keep(self._keep_links, "instance-links")
@@ -241,9 +251,7 @@ class InstanceOwnership:
     async def _read_all(self) -> None:
         self._nodes.set()
         self._links.set()
-        claims = self._claims()
-        for some in _batches(claim.key for claim in claims):
-            await self._review(some)
+        await self._review_all()
         claims = self._claims()
         unused = set(await self._shared.owned()) - set(claims)
         # One of them may be a claim whose connection is just being registered; at the next look it is.
@@ -252,6 +260,10 @@ class InstanceOwnership:
         self._unused = unused - ended
         await self._on_resync()
 
+    async def _review_all(self) -> None:
+        for some in _batches(claim.key for claim in self._claims()):
+            await self._review(some)
+
     def _claims(self) -> list[Claim]:
         return [
             one.claim
@@ -259,6 +271,40 @@ class InstanceOwnership:
             for one in connections.peers().values()
             if one.claim is not None
         ]
+
+    # Standstills
+
+    def may_deliver(self) -> bool:
+        """Return whether the sessions of this instance are known to be its: False after it stood still."""
+        if not self._started or not self._standstill.is_in_doubt(now=self._now()):
+            return True
+        self._stood_still.set()
+        return False
+
+    def when_it_may(self, call: Callable[[], None]) -> None:
+        """Call ``call`` when they are, or when the database does not tell for :data:`CERTAIN_WITHIN` seconds."""
+        self._withheld.append(call)
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_EVERY)
+            if self._standstill.beat(now=self._now()):
+                self._stood_still.set()
+
+    async def _keep_certain(self) -> None:
+        """After a standstill, end what is another instance's now, before anything that came meanwhile is delivered."""
+        while True:
+            await self._stood_still.wait()
+            self._stood_still.clear()
+            count = self._standstill.count
+            with contextlib.suppress(StorageError, TimeoutError):
+                async with asyncio.timeout(CERTAIN_WITHIN):
+                    await self._review_all()
+            await asyncio.sleep(0)  # what ends begins to do so
+            self._standstill.settled(count)
+            withheld, self._withheld = self._withheld, []
+            for call in withheld:
+                call()
 
     # Links
 

@@ -23,6 +23,12 @@ LINK_RENEWAL: Final = 10.0
 PROBE_EVERY: Final = 5.0
 """Seconds between two looks whether the database answers."""
 
+BEAT_EVERY: Final = 0.2
+"""Seconds between two beats of a process, ..."""
+
+STANDSTILL: Final = 0.6
+"""... and without one after which it counts as having stood still: stopped, swapped out, or on a machine that slept."""
+
 RESYNC_EVERY: Final = 30.0
 """Seconds between two readings of all rows that an instance has sessions for, where no hint has come."""
 
@@ -117,6 +123,41 @@ class Leases:
         for key in over:
             del self._until[key]
         return over
+
+
+class Standstill:
+    """Standstill of this process: others may have taken over what it holds, and it has heard nothing of that.
+
+    It beats every :data:`BEAT_EVERY` seconds. After a beat that is long overdue everything that it holds is in doubt,
+    from the first look at it on, until the rows were read again.
+    """
+
+    def __init__(self, *, now: float) -> None:
+        self._beat = now
+        self._count = 0
+        self._settled = 0
+
+    def beat(self, *, now: float) -> bool:
+        """Note a beat; return whether all is in doubt."""
+        doubtful = self.is_in_doubt(now=now)
+        self._beat = now
+        return doubtful
+
+    def is_in_doubt(self, *, now: float) -> bool:
+        """Return whether another instance may have what this one holds."""
+        if now - self._beat > STANDSTILL:
+            self._beat = now
+            self._count += 1
+        return self._count != self._settled
+
+    @property
+    def count(self) -> int:
+        """Number of standstills so far."""
+        return self._count
+
+    def settled(self, count: int) -> None:
+        """Note that the rows were read, which began after so many standstills."""
+        self._settled = count
 
 
 class Outage:

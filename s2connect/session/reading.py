@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 from s2connect.session.budget import PeerBudget, PeerLimits
 from s2connect.transports.base import Connection
 
 
+class DeliveryGuard(Protocol):
+    """Guard of a session that another process may have taken over."""
+
+    def may_deliver(self) -> bool:
+        """Return whether the session is known to be this process's."""
+
+    def when_it_may(self, call: Callable[[], None]) -> None:
+        """Call ``call``, once, when that is known, or is not to be found out; the session may be closing by then."""
+
+
 class Reading:
     """Reading from a connection: paused for a peer that uses more than its budget, and for other reasons."""
 
-    __slots__ = ("_budget", "_connection", "_loop", "_reasons", "_timer")
+    __slots__ = ("_budget", "_connection", "_loop", "_reasons", "_timer", "_withheld", "guard")
 
     def __init__(self, connection: Connection, limits: PeerLimits, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
@@ -19,6 +32,26 @@ class Reading:
         self._loop = loop
         self._reasons = 0
         self._timer: asyncio.Handle | None = None
+        self._withheld: list[str] | None = None
+        self.guard: DeliveryGuard | None = None
+
+    def withholds(self, text: str, deliver: Callable[[str], None]) -> bool:
+        """Return whether a text must not be delivered now: ``deliver`` is called with it later, or never."""
+        if self._withheld is not None:
+            self._withheld.append(text)
+            return True
+        if self.guard is None or self.guard.may_deliver():
+            return False
+        self._withheld = [text]
+        self.pause()
+        self.guard.when_it_may(partial(self._release, deliver))
+        return True
+
+    def _release(self, deliver: Callable[[str], None]) -> None:
+        texts, self._withheld = self._withheld or (), None
+        self.resume()
+        for text in texts:
+            deliver(text)
 
     def charge(self, size: int, worked: float) -> bool:
         """Charge a processed text, and pause as long as the budget says. Returns whether it is the first such pause.
@@ -48,7 +81,8 @@ class Reading:
             self._connection.resume_reading()
 
     def end(self) -> None:
-        """Release the timer: the connection has ended."""
+        """Release the timer, and drop what is withheld, which can no longer be acknowledged: the connection ended."""
+        self._withheld = self._withheld and []
         if self._timer is not None:
             self._timer.cancel()
 

@@ -9,7 +9,6 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from s2connect.errors import AcknowledgementTimeout, ConnectionClosed, MessageRefused, SessionError, UsageError
@@ -40,12 +39,13 @@ from s2connect.session.answers import (
 )
 from s2connect.session.awaited import AwaitedStatuses
 from s2connect.session.budget import DEFAULT_LIMITS, PeerLimits
+from s2connect.session.ending import SessionEnd as SessionEnd
 from s2connect.session.inbox import INBOX_LIMIT, OVERFLOW_LIMIT, WAITING_LIMIT, Inbox
 from s2connect.session.latencies import Latencies
 from s2connect.session.observers import Observer, Observers
 from s2connect.session.outgoing import STATUS_LIMIT, Departure, Leaving, Outgoing, sendable
 from s2connect.session.peer_log import PeerLog
-from s2connect.session.reading import Reading
+from s2connect.session.reading import DeliveryGuard, Reading
 from s2connect.session.work import LONG, begin_work, work_since
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
@@ -57,19 +57,6 @@ _log = logging.getLogger(__name__)
 
 FAREWELL_TIMEOUT = 3.0
 """Seconds that the answer to a SessionRequest may take on its way before the connection is closed."""
-
-
-class SessionEnd(StrEnum):
-    """Reason of a session's end; ``OPEN`` before."""
-
-    OPEN = "open"
-    CLOSED_BY_US = "closed_by_us"
-    CLOSED_BY_PEER = "closed_by_peer"
-    LOST = "lost"
-    RECONNECT_REQUESTED = "reconnect_requested"
-    TERMINATE_REQUESTED = "terminate_requested"
-    PERMANENT_ERROR = "permanent_error"
-    """A message of ours was refused permanently (MSG-07)."""
 
 
 _REQUESTED = {"RECONNECT": SessionEnd.RECONNECT_REQUESTED, "TERMINATE": SessionEnd.TERMINATE_REQUESTED}
@@ -182,6 +169,10 @@ class Session:
     def answer_with(self, answer: Answerer | None) -> None:
         """Let ``answer`` answer messages from now on; of a session just taken from the iteration, that is all."""
         self._answerer = answer
+
+    def guard_with(self, guard: DeliveryGuard) -> None:
+        """Withhold what is received while ``guard`` does not know whether the session is this process's."""
+        self._reading.guard = guard
 
     async def __aenter__(self) -> Self:
         return self
@@ -412,6 +403,8 @@ class Session:
 
     def text_received(self, text: str) -> None:
         """Handle a text of the peer: called by the connection."""
+        if self._reading.guard is not None and self._reading.withholds(text, self.text_received):
+            return
         size = len(text)
         measured = size if self._answerer is None else LONG  # an application may take its time for a short text as well
         begun = begin_work(measured)

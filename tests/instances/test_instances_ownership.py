@@ -14,6 +14,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from s2connect.endpoint import ownership
+from s2connect.messages.enums import Check
+from s2connect.messages.envelope import Message
+from s2connect.session.session import Session
 from s2connect.store.base import PairKey
 from s2connect.store.postgresql import listening
 from tests.instances.instances import NODES, Instance, instances
@@ -104,6 +107,46 @@ async def test_without_hints_it_ends_when_the_rows_are_read_again(
         assert holders(several) == [1]
         await several[2].pairings.unpair(NODES[0], CLIENT)
         await until_closed(second)
+
+
+@pytest.mark.rule("WS-06")
+@pytest.mark.parametrize("taken", [True, False])
+async def test_an_instance_that_stood_still_delivers_nothing_of_a_session_that_was_taken_over_meanwhile(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    """What has come meanwhile is read before any hint; it may come before or after the messages of the new session."""
+    asked: list[str | None] = []
+
+    def note(_: Session, message: Message) -> None:
+        asked.append(message.id)
+
+    async def deaf(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ownership, "BEAT_EVERY", 1000.0)
+    async with served(postgresql) as (several, ports, access), within(20):
+        owners = several[0].pairings.ownership
+        assert owners is not None
+        monkeypatch.setattr(owners._shared, "listen", deaf)
+        follow(several)
+        first, access = await connected(several, ports[0], access)
+        session = await several[0].connections[NODES[0]].next_session(None, Check.ENVELOPE, note)
+        if taken:
+            second, access = await connected(several, ports[1], access)
+            await until(lambda: holders(several) == [0, 1])
+        now = owners._now
+        monkeypatch.setattr(owners, "_now", lambda: now() + 30.0)  # it stood still so long
+        await first.send('{"message_type": "PowerMeasurement", "message_id": "late", "values": []}')
+        if taken:
+            await until_closed(first)
+            assert first.close_reason == "the session goes on at another instance"
+            assert asked == []
+            await second.close()
+        else:
+            assert '"OK"' in str(await first.recv())
+            assert (await session.receive()).id == "late"
+            assert asked == ["late"]
+            await first.close()
 
 
 @pytest.mark.rule("UNP-02")
@@ -248,19 +291,22 @@ async def test_the_tasks_of_an_instance_go_on_after_an_error(postgresql: str, mo
 
             monkeypatch.setattr(of, name, fails)
 
+        follow([one])
         for task, of, name in (
             ("instance-hints", owners._shared, "listen"),
             ("instance-review", owners, "_review"),
             ("instance-resync", owners, "_read_all"),
             ("instance-nodes", owners, "_on_nodes"),
             ("instance-links", owners, "_claim_links"),
+            ("instance-beat", owners._standstill, "beat"),
+            ("instance-standstill", owners, "_review_all"),
             ("instance-leases", owners._leases, "expired"),
             ("instance-probe", owners._shared, "probe"),
         ):
             fail_once(task, of, name)
-        follow([one])
         async with within(10):
-            while len(calls) < 7 or min(calls.values()) < 2:
+            while len(calls) < 9 or min(calls.values()) < 2:
                 owners._look_at([KEY])
+                owners._stood_still.set()
                 await asyncio.sleep(0.02)
         assert {one.state.supervisor.failures.counts[task] for task in calls} == {1}

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from s2connect.model.common import NodeId
 from s2connect.session.ownership import (
+    BEAT_EVERY,
     LINK_LEASE,
+    STANDSTILL,
     Claim,
     Leases,
     Outage,
     SessionRow,
     Standing,
+    Standstill,
     invalid,
     standing,
 )
@@ -161,3 +164,24 @@ def test_sessions_outlive_the_database_for_the_limit_since_its_last_answer(limit
     assert limit == 0.0 or not outage.is_over_limit(now=9.0 + limit)
     assert outage.answered(now=11.0 + limit)
     assert not outage.is_over_limit(now=10_000.0)
+
+
+def test_after_a_standstill_all_is_in_doubt_from_the_first_look_until_the_rows_were_read() -> None:
+    standstill, now = Standstill(now=0.0), 0.0
+    for _ in range(10):
+        now += BEAT_EVERY * 2
+        assert not standstill.is_in_doubt(now=now - BEAT_EVERY)
+        assert not standstill.beat(now=now)
+    assert standstill.is_in_doubt(now=now + STANDSTILL + 0.1), "a look before the beat"
+    count = standstill.count
+    now += STANDSTILL + 0.2
+    assert standstill.beat(now=now), "until the rows were read"
+    standstill.settled(count)
+    assert not standstill.is_in_doubt(now=now)
+    now += 30.0
+    assert standstill.beat(now=now)
+    count = standstill.count
+    now += 30.0
+    assert standstill.beat(now=now), "once more, while the rows are read"
+    standstill.settled(count)
+    assert standstill.is_in_doubt(now=now)

@@ -19,7 +19,7 @@ from s2connect.session.session import Session, SessionEnd
 from s2connect.supervisor import FailureLog
 from s2connect.transports.base import INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 from s2connect.transports.memory import memory_pair
-from tests.waits import within
+from tests.waits import until, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
 NIL = "00000000-0000-0000-0000-000000000000"
@@ -448,6 +448,64 @@ async def test_what_comes_while_the_session_is_being_closed_is_not_delivered_and
         may_close.set()
         await closing
         assert [message.id async for message in ours] == []
+
+
+class Guard:
+    """A guard that the test asks to be in doubt."""
+
+    def __init__(self) -> None:
+        self.in_doubt = True
+        self.calls: list[Callable[[], None]] = []
+
+    def may_deliver(self) -> bool:
+        return not self.in_doubt
+
+    def when_it_may(self, call: Callable[[], None]) -> None:
+        self.calls.append(call)
+
+    def settle(self) -> None:
+        self.in_doubt = False
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
+@pytest.mark.rule("WS-06")
+async def test_while_its_owner_is_in_doubt_nothing_is_delivered_and_then_all_of_it_in_its_order(raw: Raw) -> None:
+    make, far = raw
+    ours, guard = make(), Guard()
+    ours.guard_with(guard)
+    async with within(10):
+        for number in range(5):
+            await far.send(text(f"m{number}"))
+        await until(lambda: len(guard.calls) == 1)
+        await asyncio.sleep(0)
+        guard.settle()
+        assert [(await ours.receive()).id for _ in range(5)] == [f"m{number}" for number in range(5)]
+        assert [await answer(far) for _ in range(5)] == [(f"m{number}", "OK") for number in range(5)]
+        await far.send(text("m5"))
+        assert await answer(far) == ("m5", "OK")
+
+
+@pytest.mark.rule("WS-06")
+@pytest.mark.parametrize("by_us", [True, False])
+async def test_what_was_withheld_of_a_session_that_has_ended_is_never_delivered(raw: Raw, by_us: bool) -> None:
+    make, far = raw
+    asked: list[str | None] = []
+
+    def note(_: Session, message: Message) -> None:
+        asked.append(message.id)
+
+    ours, guard = make(answer=note), Guard()
+    ours.guard_with(guard)
+    async with within(10):
+        await far.send(text("m1"))
+        await until(lambda: len(guard.calls) == 1)
+        await (ours if by_us else far).close()
+        await ours.wait_closed()
+        guard.settle()
+        assert [message.id async for message in ours] == []
+    assert asked == []
 
 
 async def test_a_cancelled_receive_loses_nothing(raw: Raw) -> None:
