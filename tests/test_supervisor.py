@@ -484,7 +484,10 @@ ELSEWHERE = {
     "cluster": "endpoint/test_endpoint_postgresql.py",
     "presence": "endpoint/test_endpoint_postgresql.py",
     **dict.fromkeys(
-        (f"instance-{what}" for what in ("hints", "review", "resync", "nodes", "links", "leases", "probe")),
+        (
+            f"instance-{what}"
+            for what in ("hints", "review", "beat", "standstill", "resync", "nodes", "links", "leases", "probe")
+        ),
         "instances/test_instances_ownership.py",
     ),
     "abandon-turn": "instances/test_instances_tasks.py",
