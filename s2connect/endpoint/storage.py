@@ -73,7 +73,8 @@ async def open_storage(
 
     Raises:
         UsageError: There is neither a home nor settings.
-        ConfigurationError: The extra, or the key of the database is missing; or nodes do not go together.
+        ConfigurationError: The extra, or the key of the database is missing, or it is another one; or nodes do not go
+            together.
         StorageError: It cannot be opened.
     """
     found: EndpointConfig
@@ -108,6 +109,7 @@ async def _open_database(stack: contextlib.AsyncExitStack, config: EndpointConfi
     require_extra()
     from s2connect.shared.state import PostgresqlShared
     from s2connect.store.postgresql.instances import Presence
+    from s2connect.store.postgresql.key_check import check_key
     from s2connect.store.postgresql.nodes import NodeRows
     from s2connect.store.postgresql.sealing import Sealer, read_keys
     from s2connect.store.postgresql.store import PostgresqlStore
@@ -119,8 +121,10 @@ async def _open_database(stack: contextlib.AsyncExitStack, config: EndpointConfi
     name = instance_name(config)
     store = await PostgresqlStore.open(url, keys, instance=name)
     stack.push_async_callback(store.close)
+    sealer = Sealer(keys)
+    await store.database.read("read", lambda connection: check_key(connection, sealer, store.database.shown))
     nodes = SharedNodes(NodeRows(store.database))
-    shared = PostgresqlShared(store.database, Sealer(keys))
+    shared = PostgresqlShared(store.database, sealer)
     vault = PostgresqlVault(url, keys)
     stack.callback(vault.close)
     presence = Presence(store.database, name, version=version("s2connect"))

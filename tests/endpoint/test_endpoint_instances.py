@@ -14,10 +14,11 @@ pytest.importorskip("psycopg")
 
 from s2connect import Deployment, Endpoint, EndpointConfig, NodeConfig, Role
 from s2connect.endpoint.settings import SharedNodes
-from s2connect.errors import StorageUnavailable, UsageError, WrongPairingCode
+from s2connect.errors import ConfigurationError, StorageUnavailable, UsageError, WrongPairingCode
 from s2connect.events import Paired
 from s2connect.store.postgresql.database import Database
 from s2connect.store.postgresql.nodes import NodeRows
+from s2connect.store.postgresql.resealing import reseal
 from s2connect.store.postgresql.sealing import KEY_VARIABLE
 from tests.endpoint.conftest import MEASUREMENT, Wan
 from tests.postgresql import STORE_KEYS
@@ -160,3 +161,22 @@ async def test_an_instance_with_another_host_is_reported(
         assert found is not None
         (trouble,) = [one for one in found.troubles if "host" in one]
         assert "127.0.0.1, localhost" in trouble
+
+
+async def test_an_instance_with_a_key_of_its_own_is_refused(
+    wan: Wan, postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would seal what no other one can open, and take what others have sealed for lost."""
+    key, other = (base64.b64encode(one).decode() for one in (STORE_KEYS[0], bytes(32)))
+    config = wan.config(Role.CEM, "localhost", store=postgresql)
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    async with Endpoint.open(config=config):
+        monkeypatch.setenv(KEY_VARIABLE, other)
+        with pytest.raises(ConfigurationError, match="not that with which"):
+            async with Endpoint.open(config=config.model_copy(update={"instance": "two"})):
+                pass
+    with pytest.raises(ConfigurationError, match="not that with which"):
+        await reseal(postgresql, [bytes(32)])
+    await reseal(postgresql, [bytes(32), STORE_KEYS[0]])
+    async with Endpoint.open(config=config):
+        pass

@@ -16,6 +16,7 @@ from s2connect.store.postgresql import rows, vault
 from s2connect.store.postgresql.address import shown
 from s2connect.store.postgresql.database import parameters
 from s2connect.store.postgresql.failures import unavailable
+from s2connect.store.postgresql.key_check import seal_check
 from s2connect.store.postgresql.migrating import gone_in_time
 from s2connect.store.postgresql.pool import Connection
 from s2connect.store.postgresql.schema import APPLICATION, MIGRATION_LOCK, MIGRATIONS, READ_TABLES
@@ -104,6 +105,7 @@ async def write(url: str, keys: Sequence[bytes], state: State, home: str, *, aga
         for table in TABLES:
             await connection.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
         number = await _fill(connection, sealer, state)
+        await seal_check(connection, sealer)
         await connection.execute("UPDATE s2connect_schema SET copied_from = %s, moved_to = NULL", (home,))
     return number
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from s2connect.store.postgresql import rows, vault
 from s2connect.store.postgresql.database import Database, Transaction
+from s2connect.store.postgresql.key_check import check_key, seal_check
 from s2connect.store.postgresql.sealing import Sealer
 
 BATCH: Final = 200
@@ -17,11 +18,13 @@ async def reseal(url: str, keys: Sequence[bytes]) -> int:
     """Seal with the first key what is sealed with another one, while instances run; return the number of secrets.
 
     Raises:
+        ConfigurationError: None of the keys is that of the database.
         StorageUnavailable: The database is not there, or a key is missing. What was done until then stands.
     """
     sealer, number = Sealer(keys), 0
     database = await Database.open(url, instance="reseal", size=1)
     try:
+        await database.run("write", lambda within: _check(within, sealer))
         for work in (_tokens, _secrets):
             last: object = None
             while True:
@@ -36,6 +39,11 @@ async def reseal(url: str, keys: Sequence[bytes]) -> int:
     finally:
         await database.close()
     return number
+
+
+async def _check(within: Transaction, sealer: Sealer) -> None:
+    await check_key(within.connection, sealer, "the database")
+    await seal_check(within.connection, sealer)
 
 
 async def _tokens(within: Transaction, sealer: Sealer, last: object) -> tuple[object, int]:

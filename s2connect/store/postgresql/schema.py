@@ -226,5 +226,10 @@ _HOSTS = Migration(
     expand=("ALTER TABLE instance ADD COLUMN host text NOT NULL DEFAULT ''",),
 )
 
-MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS, _HOLDERS, _HOSTS)
+_KEY_CHECK = Migration(
+    # One row, sealed with the key of the database, by which an instance with another one is known.
+    expand=("CREATE TABLE key_check (single boolean PRIMARY KEY DEFAULT true CHECK (single), sealed bytea NOT NULL)",),
+)
+
+MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS, _HOLDERS, _HOSTS, _KEY_CHECK)
 """All migrations of this program, oldest first. What has been released is never changed."""
