@@ -440,9 +440,9 @@ class Endpoint:
         """Return the stream of the events from now on."""
         return self._state.events.follow()
 
-    async def pairings(self, node: NodeId | None = None) -> list[Pairing]:
-        """Return the pairings of all nodes, or of one."""
-        return await self._state.store.pairings(node)
+    async def pairings(self, node: NodeId | None = None, *, newest: int | None = None) -> list[Pairing]:
+        """Return the pairings of all nodes, or of one; with ``newest`` at most so many, those that were made last."""
+        return await self._state.store.pairings(node, newest=newest)
 
     async def code_statuses(self) -> dict[NodeId, CodeStatus]:
         """Return the pairing codes of all nodes and their states; StorageError where those are in a database."""

@@ -51,6 +51,12 @@ LONGEST_PATIENCE: Final = 3.0
 FORMER_TOKENS: Final = ATTEMPT_LIFETIME + 5.0
 """Seconds for which a replaced code is kept for the attempts that began with it."""
 
+SWEPT_AT_ONCE: Final = 2000
+"""Most rows that one statement of a sweep deletes."""
+
+SWEEP_S: Final = 3.0
+"""Seconds after which a sweep of one table begins no further statement."""
+
 CLOCK: Final = "extract(epoch FROM clock_timestamp())::float8"
 """Time of the database, in seconds since the epoch."""
 
@@ -535,10 +541,17 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 def swept(table: str, key: str, over: str, values: Sequence[object] = ()) -> Callable[[Connection], Awaitable[None]]:
-    """Return the work that deletes the rows that are ``over``, without waiting for those in use."""
-    statement = f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {over} FOR UPDATE SKIP LOCKED)"  # noqa: S608 - constants
+    """Return the work that deletes the rows that are ``over``, without waiting for those in use.
+
+    Of very many it deletes some, so that it is done in time: the rest goes with the next sweep.
+    """
+    some = f"SELECT {key} FROM {table} WHERE {over} LIMIT {SWEPT_AT_ONCE} FOR UPDATE SKIP LOCKED"  # noqa: S608 - constants
+    statement = f"DELETE FROM {table} WHERE ({key}) IN ({some})"  # noqa: S608 - constants
 
     async def sweep(connection: Connection) -> None:
-        await connection.execute(statement.encode(), values)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SWEEP_S
+        while (await connection.execute(statement.encode(), values)).rowcount == SWEPT_AT_ONCE and loop.time() < until:
+            pass
 
     return sweep

@@ -110,9 +110,17 @@ class Store(Protocol):
     """
 
     async def pairings(
-        self, local: NodeId | None = None, *, role: CommunicationRole | None = None, confirmed: bool | None = None
+        self,
+        local: NodeId | None = None,
+        *,
+        role: CommunicationRole | None = None,
+        confirmed: bool | None = None,
+        newest: int | None = None,
     ) -> list[Pairing]:
-        """Return all pairings, oldest first, or only those of one of our nodes, with our role, or (un)confirmed."""
+        """Return all pairings, oldest first, or only those of one of our nodes, with our role, or (un)confirmed.
+
+        With ``newest`` they are at most so many, those that were made last.
+        """
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         """Return the pairings of one pair: none, the confirmed one, the unconfirmed one, or both, confirmed first."""

@@ -316,7 +316,12 @@ class SqliteStore:
 
     @_operation("read")
     def pairings(
-        self, local: NodeId | None = None, *, role: CommunicationRole | None = None, confirmed: bool | None = None
+        self,
+        local: NodeId | None = None,
+        *,
+        role: CommunicationRole | None = None,
+        confirmed: bool | None = None,
+        newest: int | None = None,
     ) -> list[Pairing]:
         wanted = {
             "local = ?": None if local is None else local.bytes,
@@ -325,7 +330,9 @@ class SqliteStore:
         }
         wanted = {condition: value for condition, value in wanted.items() if value is not None}
         which = f"WHERE {' AND '.join(wanted)} " if wanted else ""
-        return [pairing for _, pairing in self._rows(f"{which}ORDER BY sequence", tuple(wanted.values()))]
+        order = "ORDER BY sequence" if newest is None else f"ORDER BY sequence DESC LIMIT {newest:d}"
+        found = [pairing for _, pairing in self._rows(f"{which}{order}", tuple(wanted.values()))]
+        return found if newest is None else found[::-1]
 
     @_operation("read")
     def pairings_of(self, key: PairKey) -> list[Pairing]:

@@ -101,6 +101,9 @@ def _cluster(name: str, observation: Observation) -> Iterator[Metric]:
     for state in ("alive", "draining", "dead"):
         instances.add_metric([state], states[state])
     yield instances
+    stored = _gauge("database_pairings", "Pairings in the database.")
+    stored.add_metric([], found.pairings)
+    yield stored
     links = _gauge("links_held", "Connections of which we are the client, by the lease of this instance.")
     links.add_metric([], found.links.get(name, 0))
     yield links

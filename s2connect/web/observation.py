@@ -70,6 +70,10 @@ PAUSE: Final = 0.5
 CLUSTER_EVERY: Final = 30.0
 """Seconds between two readings of the status of all instances: the database counts pairings for it."""
 
+MAX_READ: Final = 2000
+"""Pairings that are read from a database that several instances share: it may have a million of them, and each instance
+reads them again whenever there are others."""
+
 CLUSTER_PAUSE: Final = 5.0
 """Seconds between two readings while somebody looks at the page."""
 
@@ -96,7 +100,8 @@ class Observation:
         announced: By node of ours, the pairing for which somebody is about to type its code.
         totals: Events so far: ``("paired",)``, ``("unpaired", by)``, ``("refused", reason)`` for attempts to pair, and
             ``("failed", kind)`` for attempts to connect.
-        pairings: All pairings, oldest first.
+        pairings: All pairings, oldest first; of more than :data:`MAX_READ` in a database that instances share the
+            newest, and those that are connected here.
         journal: Messages and measured values.
         began: When it began.
         cluster: Status of all instances on the database; None without one, or while it is away.
@@ -122,6 +127,7 @@ class Observation:
         self._meters: dict[PairKey, Meter] = {}
         self._past = Meter("", "")  # of peers that are not paired any more
         self._code_ends: dict[object, datetime] = {}
+        self._counted = 0  # pairings in the shared database
         self.cluster: Cluster | None = None
         self.elsewhere: Mapping[PairKey, str] = {}
         self._looked_at = asyncio.Event()
@@ -195,7 +201,9 @@ class Observation:
                 self.elsewhere = await self.endpoint.elsewhere()
                 with_session = self.elsewhere.keys() | self.endpoint.connected().keys()
                 known = 0 if self.cluster is None else self.cluster.pairings
-                if known != len(self.pairings) or with_session - self.pairings.keys():  # paired at another instance
+                unknown = known <= MAX_READ and with_session - self.pairings.keys()
+                if known != self._counted or unknown:  # paired at another instance
+                    self._counted = known
                     await self._read_pairings()
                 elif self.elsewhere != before:
                     self._news()
@@ -216,7 +224,10 @@ class Observation:
         self.codes = await self.endpoint.code_statuses()
 
     async def _read_pairings(self) -> None:
-        self.pairings = OrderedDict((pairing.key, pairing) for pairing in await self.endpoint.pairings())
+        most = None if self.endpoint.instance is None else MAX_READ
+        found = {pairing.key: pairing for pairing in await self.endpoint.pairings(newest=most)}
+        connected = {} if most is None else {key: live.pairing for key, live in self.endpoint.connected().items()}
+        self.pairings = OrderedDict(connected | found)
         for key in self._meters.keys() - self.pairings.keys() - self.endpoint.connected().keys():
             gone = self._meters.pop(key)
             self._past.absorb(gone)
@@ -406,7 +417,7 @@ class Observation:
             certificate=self.certificate(now),
             nodes=tuple(self._nodes(now)),
             peers=peers,
-            more_peers=max(0, len(self.pairings) - len(peers)),
+            more_peers=max(0, (self._counted if self._counted > MAX_READ else len(self.pairings)) - len(peers)),
             routes=tuple(routes_of(bridge)) if bridge is not None else (),
             links=links,
             more_links=more_links,

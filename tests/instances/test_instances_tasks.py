@@ -14,6 +14,7 @@ from s2connect.events import PairingFailed
 from s2connect.model.common import NodeId
 from s2connect.pairing.code import PairingToken
 from s2connect.pairing.server_core import Asked, Queued
+from s2connect.shared import pairing as shared_pairing
 from s2connect.shared import state as shared_state
 from s2connect.shared.pairing import PostgresqlPairing
 from s2connect.shared.sessions import PostgresqlSessions
@@ -55,6 +56,29 @@ async def test_the_sweep_goes_on_after_an_error(postgresql: str, monkeypatch: py
     async with instances(postgresql) as (one,):
         await until(lambda: len(swept) > 2)
         assert one.state.supervisor.failures.counts["shared-sweep"] == 1
+
+
+async def test_of_very_much_that_is_over_a_sweep_forgets_some(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_pairing, "SWEPT_AT_ONCE", 10)
+
+    def left() -> int:
+        return int(run(postgresql, "SELECT count(*) FROM pending_token")[0][0])
+
+    async with instances(postgresql) as (one,):
+        monkeypatch.setattr(shared_state, "SWEEP_EVERY", 1e6)
+        run(
+            postgresql,
+            "INSERT INTO pending_token (digest, local, remote, paired_at, protocol, s2_version, expires)"
+            " SELECT decode(md5(n::text), 'hex'), gen_random_uuid(), gen_random_uuid(), 0, 'WebSocket', 'v1.0.0', 1"
+            " FROM generate_series(1, 45) AS n",
+        )
+        assert isinstance(one.pairings.shared, PostgresqlSessions)
+        monkeypatch.setattr(shared_pairing, "SWEEP_S", 0.0)
+        await one.pairings.shared.sweep()
+        assert left() == 35, "one statement, which a time-out of the database does not undo with all the rest"
+        monkeypatch.setattr(shared_pairing, "SWEEP_S", 10.0)
+        await one.pairings.shared.sweep()
+        assert left() == 0
 
 
 async def test_what_is_over_is_forgotten_and_what_is_not_stays(postgresql: str) -> None:

@@ -90,6 +90,8 @@ async def test_pairings_are_listed_oldest_first_whatever_the_clock_says(store: S
     for saved in (first, second, third):
         await store.save_pairing(saved, token("a"))
     assert await store.pairings() == [first, second, third]
+    assert await store.pairings(newest=2) == [second, third]
+    assert await store.pairings(third.key.local, confirmed=True, newest=1) == [third]
     await store.save_pairing(first, token("b"))
     assert await store.pairings() == [second, third, first]
 

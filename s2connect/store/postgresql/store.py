@@ -39,7 +39,12 @@ class PostgresqlStore:
         return cls(await Database.open(url, instance=instance), Sealer(keys))
 
     async def pairings(
-        self, local: NodeId | None = None, *, role: CommunicationRole | None = None, confirmed: bool | None = None
+        self,
+        local: NodeId | None = None,
+        *,
+        role: CommunicationRole | None = None,
+        confirmed: bool | None = None,
+        newest: int | None = None,
     ) -> list[Pairing]:
         wanted: dict[str, object] = {
             "local = %s": local,
@@ -48,7 +53,9 @@ class PostgresqlStore:
         }
         wanted = {condition: value for condition, value in wanted.items() if value is not None}
         which = f"WHERE {' AND '.join(wanted)} " if wanted else ""
-        return await self._pairings(f"{which}ORDER BY sequence", tuple(wanted.values()))
+        order = "ORDER BY sequence" if newest is None else f"ORDER BY sequence DESC LIMIT {newest:d}"
+        found = await self._pairings(f"{which}{order}", tuple(wanted.values()))
+        return found if newest is None else found[::-1]
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         return await self._pairings(f"WHERE {PAIR} ORDER BY confirmed DESC", pair_values(key))
