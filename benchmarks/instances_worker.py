@@ -43,7 +43,7 @@ from s2connect.transports.tls_buffer import use_small_tls_buffers
 HOST: Final = "localhost"
 
 TRIPS: Final = Counter[str]()
-"""Round trips to PostgreSQL of this process, by their statements."""
+"""Round trips to PostgreSQL of this process, by their statement, or as several that go together."""
 
 
 def settings(directory: Path, nodes: list[NodeConfig], **more: Any) -> EndpointConfig:
@@ -63,15 +63,23 @@ def settings(directory: Path, nodes: list[NodeConfig], **more: Any) -> EndpointC
 
 def count_round_trips() -> None:
     """Count what goes to PostgreSQL and is waited for, in :data:`TRIPS`."""
+    from psycopg.pq import PipelineStatus
+
     from s2connect.store.postgresql.pool import Connection
 
-    execute = Connection.execute
+    execute, pipeline = Connection.execute, Connection.pipeline
 
     def counted(self: Any, query: Any, *arguments: Any, **more: Any) -> Any:
-        TRIPS[query.decode() if isinstance(query, bytes) else str(query)] += 1
+        if self.pgconn.pipeline_status == PipelineStatus.OFF:
+            TRIPS[query.decode() if isinstance(query, bytes) else str(query)] += 1
         return execute(self, query, *arguments, **more)
 
+    def together(self: Any) -> Any:
+        TRIPS["several statements"] += 1
+        return pipeline(self)
+
     Connection.execute = counted  # type: ignore[method-assign]
+    Connection.pipeline = together  # type: ignore[method-assign]
 
 
 async def seed(task: Task, pairings: Iterator[Pairing]) -> None:

@@ -101,7 +101,7 @@ COSTS: Final = (
     ),
     Cost(
         "initiation_transactions",
-        8,
+        3,
         "",
         "further transactions and single statements of a session initiation",
         INSTANCES,

@@ -30,7 +30,7 @@ async def check_shared(check: Check, config: EndpointConfig) -> tuple[list[Findi
 
 
 async def _check(check: Check, url: str, config: EndpointConfig) -> tuple[list[Finding], Sequence[Pairing]]:
-    from s2connect.store.postgresql.pool import Connection
+    from s2connect.store.postgresql.database import Connection
     from s2connect.store.postgresql.sealing import read_keys
     from s2connect.store.postgresql.store import PostgresqlStore
 

@@ -68,7 +68,7 @@ class Pairings:
     def __init__(
         self, state: EndpointState, connections: Mapping[NodeId, ConnectionManager], client: SessionClient
     ) -> None:
-        self.shared: SharedSessions = MemorySessions(SessionServer())
+        self.shared: SharedSessions = MemorySessions(SessionServer(), state.store)
         self.offers: SharedOfferingSessions | None = None
         if state.shared is not None:
             self.shared = self.offers = state.shared.sessions(state.websocket_url, state.supervisor)

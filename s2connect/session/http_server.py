@@ -197,12 +197,12 @@ class SessionService:
                 return answer(decision.status)
             bearer_proved()
             changes = self._manager.changes(decision.pairing.key.local)
-            if not await self._store.activate_token(decision.pairing, decision.digest, time.time()):
-                return answer(UNAUTHORIZED.status)
-            core.forget(decision.pairing.key)
             key = decision.pairing.key
             info = ConnectionInfo(decision.protocol, key.local, key.remote, decision.s2_version, request.remote or "")
-            details = await self._shared.offer(decision, info)
+            try:
+                details = await self._shared.activate(decision, info, time.time())
+            except NotPaired:
+                return answer(UNAUTHORIZED.status)
             if details is None:
                 details = self._offer_here(decision, info, changes, request)
         return answer(200, details)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 from uuid import UUID
@@ -99,6 +99,11 @@ class Activation:
 def refusal(reason: SessionErrorReason, info: str) -> Reply:
     """Return a 400 with its reason; ``info`` is a sentence of ours for a person (SES-01)."""
     return Reply(400, CommunicationDetailsErrorMessage(error_message=reason, additional_info=info))
+
+
+def surplus(pending: Sequence[bytes]) -> Sequence[bytes]:
+    """Return those of a pair's pending tokens, oldest first, that make room for a new one."""
+    return pending[: max(0, len(pending) - MAX_PENDING_PER_PAIR + 1)]
 
 
 def _same(digest: bytes | None, token: AccessToken) -> bool:
@@ -279,8 +284,9 @@ class SessionServer:
         self.expire(now=now)
         key = accepted.pairing.key
         mine = self._by_pair.get(key, [])
-        while len(mine) >= MAX_PENDING_PER_PAIR:
-            del self._pending[mine.pop(0)]
+        for oldest in surplus(mine):
+            mine.remove(oldest)
+            del self._pending[oldest]
         if self.is_full or len(self._pending) >= MAX_PENDING:
             return BUSY
         token = AccessToken.from_bytes(entropy[:TOKEN_ENTROPY])

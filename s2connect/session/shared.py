@@ -9,11 +9,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from s2connect.errors import NotPaired
 from s2connect.model.secret import AccessToken
 from s2connect.model.session_init import CommunicationDetails
 from s2connect.session.ownership import Claim
 from s2connect.session.server_core import Activation, SessionServer
-from s2connect.store.base import Pairing, PairKey
+from s2connect.store.base import GONE, Pairing, PairKey, Store
 from s2connect.transports.base import ConnectionInfo
 
 
@@ -28,16 +29,20 @@ class SharedSessions(Protocol):
         """Issue a pending token of a pair, by ``issue`` of the core; gives the core and the time."""
 
     def confirming(self, token: AccessToken | None) -> AbstractAsyncContextManager[tuple[SessionServer, float]]:
-        """Confirm a pending token, by ``confirm`` and ``forget`` of the core; one at a time of one pair (SES-03).
+        """Confirm a pending token, by ``confirm`` of the core and :meth:`activate`; one at a time of one pair (SES-03).
 
         What is stored within the context is durable with the change, or not at all.
         """
 
-    async def offer(self, activation: Activation, info: ConnectionInfo) -> CommunicationDetails | None:
-        """Within :meth:`confirming`: offer a connection that any of the servers takes, once, instead of earlier ones.
+    async def activate(
+        self, activation: Activation, info: ConnectionInfo, issued_at: float
+    ) -> CommunicationDetails | None:
+        """Within :meth:`confirming`: make the token the active one, drop the pending tokens of the pair, and offer.
 
-        Where there is a holder the connection should come to it: its URL is in the details, as long as it lives.
-        None where the transport of this process has to offer it.
+        Returns the offer of a connection that any of the servers takes, once, instead of earlier ones. Where there is a
+        holder the connection should come to it: its URL is in the details, as long as it lives. None where the
+        transport of this process has to offer it. It is durable at the end of the context. Raises NotPaired where the
+        pairing has ended.
         """
 
     async def forget(self, key: PairKey) -> None:
@@ -82,8 +87,9 @@ class SharedOfferingSessions(SharedSessions, Protocol):
 class MemorySessions:
     """The contract of :class:`SharedSessions` for one process, which has all in one core."""
 
-    def __init__(self, core: SessionServer) -> None:
+    def __init__(self, core: SessionServer, store: Store) -> None:
         self._core = core
+        self._store = store
         # Two confirmations of one pair must not activate two tokens.
         self._locks: WeakValueDictionary[PairKey, asyncio.Lock] = WeakValueDictionary()
 
@@ -102,7 +108,12 @@ class MemorySessions:
         async with lock:
             yield self._core, loop.time()
 
-    async def offer(self, activation: Activation, info: ConnectionInfo) -> CommunicationDetails | None:
+    async def activate(
+        self, activation: Activation, info: ConnectionInfo, issued_at: float
+    ) -> CommunicationDetails | None:
+        if not await self._store.activate_token(activation.pairing, activation.digest, issued_at):
+            raise NotPaired(GONE)
+        self._core.forget(activation.pairing.key)
         return None
 
     async def forget(self, key: PairKey) -> None:

@@ -35,7 +35,7 @@ from s2connect.pairing.rate_limiter import FAILURES_KEPT_FOR, VERSION, NodeRateL
 from s2connect.pairing.refusals import refusal
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Asked, Elsewhere, PairingServer, Queued
 from s2connect.store.effects import held_back
-from s2connect.store.postgresql.database import Connection, Database, Row, Transaction
+from s2connect.store.postgresql.database import Connection, Database, Row, Statement, Transaction
 from s2connect.store.postgresql.pool import WAIT_S
 from s2connect.store.postgresql.sealing import Sealer
 from s2connect.supervisor import Supervisor
@@ -136,28 +136,21 @@ class PostgresqlPairing:
 
     async def queue(self, asked: Asked) -> Queued | Reply:
         source = network_of(asked.address)
-        async with self._part(asked.node.id) as (within, part):
-            before = await self._load_limiter(within, part)
-            part.core.elsewhere = await self._elsewhere(within, source, part.now)
+        async with self._part(asked.node.id, _turns(asked.node.id), _elsewhere(source)) as (
+            within,
+            part,
+            (turns, (all_,)),
+        ):
+            before = self._load_limiter(part, turns)
+            part.core.elsewhere = Elsewhere(
+                all_["live"] + all_["queued"], all_["mine"] + all_["mine_queued"], all_["kept"]
+            )
             queued = part.core.queue(asked, now=part.now)
             if isinstance(queued, Queued):
                 queued.turn.id = uuid.uuid4().hex
                 queued.turn.ask_at = self._ask_at(part.limiter, queued.turn, part.now)
-                await self._save_limiter(within, part, before)
+                self._save_limiter(within, part, before)
         return queued
-
-    async def _elsewhere(self, within: Transaction, source: str, now: float) -> Elsewhere:
-        """Return the numbers for the bounds of PAIR-12."""
-        row = await within.row(
-            "SELECT count(*) AS kept, count(*) FILTER (WHERE NOT ended) AS live,"
-            " count(*) FILTER (WHERE NOT ended AND source = %(source)s) AS mine,"
-            " (SELECT count(*) FROM pairing_turn WHERE seen > %(seen)s) AS queued,"
-            " (SELECT count(*) FROM pairing_turn WHERE seen > %(seen)s AND source = %(source)s) AS mine_queued"
-            " FROM pairing_attempt WHERE expires > %(now)s",
-            {"source": source, "now": now, "seen": now - UNSEEN},
-        )
-        assert row is not None
-        return Elsewhere(row["live"] + row["queued"], row["mine"] + row["mine_queued"], row["kept"])
 
     async def wait(self, queued: Queued) -> float | Reply | None:
         if self.core.is_removed(queued.node):
@@ -167,7 +160,9 @@ class PostgresqlPairing:
             cursor = await connection.execute(
                 f"UPDATE pairing_turn SET seen = clock.now FROM (SELECT {CLOCK} AS now) AS clock WHERE id = %s"  # noqa: S608 - constants
                 " RETURNING clock.now, ready_at,"
-                " (SELECT free_at FROM pairing_node WHERE pairing_node.node = pairing_turn.node) AS free_at",
+                " (SELECT free_at FROM pairing_node WHERE pairing_node.node = pairing_turn.node) AS free_at,"
+                " NOT EXISTS (SELECT FROM pairing_turn AS other WHERE other.node = pairing_turn.node"
+                " AND other.id != pairing_turn.id) AS alone",
                 (queued.turn.id,),
             )
             return await cursor.fetchone()
@@ -178,13 +173,15 @@ class PostgresqlPairing:
         at = max(row["free_at"] or row["ready_at"], row["ready_at"], queued.turn.ask_at)
         if at > row["now"]:
             return float(at - row["now"])
-        return await self._next_look(queued, row["now"]) or await self._take_turn(queued)
+        if not row["alone"] and (pause := await self._next_look(queued, row["now"])):
+            return pause
+        return await self._take_turn(queued)
 
     async def _next_look(self, queued: Queued, now: float) -> float | None:
         """Return the seconds until it may be this request's turn, looked at without the lock; None if it may be now."""
 
         async def read(connection: Connection) -> list[Row]:
-            return await (await connection.execute(_READ_TURNS, (queued.node.id, now - UNSEEN))).fetchall()
+            return await (await connection.execute(*_turns(queued.node.id))).fetchall()
 
         limiter = NodeRateLimiter.load(_waiting(await self._database.read("read", read)), delay=self.core.delay)
         turn = limiter.turn(queued.turn.id)
@@ -195,14 +192,14 @@ class PostgresqlPairing:
         return max(at, queued.turn.ask_at) - now
 
     async def _take_turn(self, queued: Queued) -> float | Reply | None:
-        async with self._part(queued.node.id) as (within, part):
-            before = await self._load_limiter(within, part)
+        async with self._part(queued.node.id, _turns(queued.node.id)) as (within, part, (turns,)):
+            before = self._load_limiter(part, turns)
             turn = part.limiter.turn(queued.turn.id)
             if turn is None:
                 return BUSY
             at = part.limiter.wait(turn, now=part.now)
             if at is None:
-                await self._save_limiter(within, part, before)
+                self._save_limiter(within, part, before)
         return at if at is None else at - part.now
 
     def _ask_at(self, limiter: NodeRateLimiter, turn: Turn, now: float) -> float:
@@ -224,8 +221,9 @@ class PostgresqlPairing:
 
     @contextlib.asynccontextmanager
     async def begin(self, queued: Queued) -> AsyncIterator[tuple[PairingServer, float]]:
-        async with self._part(queued.node.id) as (within, part):
-            await self._load_attempts(within, part, "request = %s", queued.digest)
+        wanted = _attempts(queued.node.id, "request = %s", queued.digest)
+        async with self._part(queued.node.id, *wanted) as (within, part, (attempts, sources)):
+            self._load_attempts(within, part, attempts, sources)
             part.core.proofs = PostgresqlProofs(within)
             yield part.core, part.now
 
@@ -242,8 +240,9 @@ class PostgresqlPairing:
             yield self.core.part(), 0.0  # which knows no attempt
             return
         with held_back() as effects:
-            async with self._part(NodeId(row["node"])) as (within, part):
-                await self._load_attempts(within, part, "id = %s", digest)
+            node = NodeId(row["node"])
+            async with self._part(node, *_attempts(node, "id = %s", digest)) as (within, part, (attempts, sources)):
+                self._load_attempts(within, part, attempts, sources)
                 yield part.core, part.now
         for effect in effects:
             effect()
@@ -252,7 +251,7 @@ class PostgresqlPairing:
 
     @contextlib.asynccontextmanager
     async def codes(self, node: NodeId) -> AsyncIterator[tuple[TokenTable, float]]:
-        async with self._part(node) as (_, part):
+        async with self._part(node) as (_, part, _):
             yield part.tokens, part.now
 
     async def tables(self, nodes: Collection[NodeId]) -> tuple[Mapping[NodeId, TokenTable], float]:
@@ -274,12 +273,12 @@ class PostgresqlPairing:
         return found, now
 
     async def forget(self, node: NodeId) -> None:
-        async with self._part(node) as (within, part):
-            await self._load_attempts(within, part, "node = %s", node)
+        async with self._part(node, *_attempts(node, "node = %s", node)) as (within, part, (attempts, sources)):
+            self._load_attempts(within, part, attempts, sources)
             part.core.forget(node)
-            await self._save_attempts(within, part)
+            self._save_attempts(within, part)
             for table in ("pairing_turn", "pairing_source", "pairing_node"):
-                await within.execute(f"DELETE FROM {table} WHERE node = %s", (node,))  # noqa: S608 - constants
+                within.last(f"DELETE FROM {table} WHERE node = %s", (node,))  # noqa: S608 - constants
             part.was = part.tokens.dump(now=part.now, keep=FORMER_TOKENS)
 
     # Expiry
@@ -292,8 +291,9 @@ class PostgresqlPairing:
             return await (await connection.execute(statement.encode())).fetchall()
 
         for row in await self._database.read("read", old):
-            async with self._part(NodeId(row["node"])) as (within, part):
-                await self._load_attempts(within, part, "false")
+            node = NodeId(row["node"])
+            async with self._part(node, *_attempts(node, "false")) as (within, part, (attempts, sources)):
+                self._load_attempts(within, part, attempts, sources)
                 part.core.expire(now=part.now)
         for table, key, over in (
             ("pairing_attempt", "id", f"ended AND expires <= {CLOCK}"),
@@ -306,14 +306,19 @@ class PostgresqlPairing:
     # Rows
 
     @contextlib.asynccontextmanager
-    async def _part(self, node: NodeId) -> AsyncIterator[tuple[Transaction, _Part]]:
-        """Lock a node, and give a core with its codes; write what changes, and report once that is durable."""
+    async def _part(
+        self, node: NodeId, *further: Statement
+    ) -> AsyncIterator[tuple[Transaction, _Part, list[list[Row]]]]:
+        """Lock a node, and give a core with its codes; write what changes, and report once that is durable.
+
+        Also gives the rows of ``further`` statements, which are read under the lock.
+        """
         # One connection at a time waits for the lock of a node, so that the others stay free for other nodes.
         async with self._alone(node), self._database.transaction() as within:
-            part = await self._locked(within, node)
-            yield within, part
-            await self._save_codes(within, part)
-            await self._save_attempts(within, part)
+            part, rows = await self._locked(within, node, further)
+            yield within, part, rows
+            self._save_codes(within, part)
+            self._save_attempts(within, part)
         for event in part.core.events:
             self._report(event)
 
@@ -334,15 +339,17 @@ class PostgresqlPairing:
         finally:
             lock.release()
 
-    async def _locked(self, within: Transaction, node: NodeId) -> _Part:
+    async def _locked(
+        self, within: Transaction, node: NodeId, further: Sequence[Statement]
+    ) -> tuple[_Part, list[list[Row]]]:
         # The time is that after the lock was there.
         lock = (
             "WITH locked AS MATERIALIZED (SELECT codes FROM pairing_node WHERE node = %s FOR UPDATE)"  # noqa: S608 - constants
             f" SELECT codes, {CLOCK} AS now FROM locked"
         )
-        while (row := await within.row(lock, (node,))) is None:
+        while not (found := [await one.fetchall() for one in await within.together((lock, (node,)), *further)])[0]:
             await within.execute("INSERT INTO pairing_node (node) VALUES (%s) ON CONFLICT DO NOTHING", (node,))
-        now = row["now"]
+        row, now = found[0][0], found[0][0]["now"]
         tokens, was = self._table(node, row["codes"]), {}
         if tokens is not None:
             was = tokens.dump(now=now, keep=FORMER_TOKENS)
@@ -353,7 +360,7 @@ class PostgresqlPairing:
         part = _Part(node, now, tokens, was)
         part.core = self.core.part()
         part.core.take(node, tokens, part.limiter)
-        return part
+        return part, found[1:]
 
     def _table(self, node: NodeId, sealed: bytes | None) -> TokenTable | None:
         return self._read(_name_of_codes(node), sealed, TokenTable.load)
@@ -371,19 +378,14 @@ class PostgresqlPairing:
             _log.warning("what another instance has written of %s is not understood here, and is over", name)
             return None
 
-    async def _save_codes(self, within: Transaction, part: _Part) -> None:
+    def _save_codes(self, within: Transaction, part: _Part) -> None:
         value = part.tokens.dump(now=part.now, keep=FORMER_TOKENS)
         if value != part.was:
             sealed = self._sealer.seal(_name_of_codes(part.node), _json(value))
-            await within.execute("UPDATE pairing_node SET codes = %s WHERE node = %s", (sealed, part.node))
+            within.last("UPDATE pairing_node SET codes = %s WHERE node = %s", (sealed, part.node))
 
-    async def _load_attempts(self, within: Transaction, part: _Part, which: str, *values: object) -> None:
-        """Load attempts of the node: those that fit, and those whose time is over."""
-        rows = await within.rows(
-            "SELECT id, content FROM pairing_attempt WHERE node = %s"  # noqa: S608 - constants
-            f" AND ({which} OR (NOT ended AND expires <= %s)) ORDER BY expires",
-            (part.node, *values, part.now),
-        )
+    def _load_attempts(self, within: Transaction, part: _Part, rows: Sequence[Row], sources: Sequence[Row]) -> None:
+        """Load attempts of the node, and what is known of their sources: the rows of :func:`_attempts`."""
         found: list[Attempt] = []
 
         def load(value: dict[str, Any]) -> Attempt:
@@ -392,29 +394,29 @@ class PostgresqlPairing:
         for row in rows:
             attempt = self._read(_name_of_attempt(row["id"]), row["content"], load)
             if attempt is None:
-                await within.execute("DELETE FROM pairing_attempt WHERE id = %s", (row["id"],))
+                within.last("DELETE FROM pairing_attempt WHERE id = %s", (row["id"],))
                 continue
             part.attempts[attempt.id] = attempt.dump()
             found.append(attempt)
-        await self._load_failures(within, part, {attempt.source for attempt in found})
+        self._use_limiter(part, _sources(sources))
         part.core.take(part.node, part.tokens, part.limiter, found)
 
-    async def _save_attempts(self, within: Transaction, part: _Part) -> None:
+    def _save_attempts(self, within: Transaction, part: _Part) -> None:
         attempts = part.core.attempts()
         for attempt_id, was in list(part.attempts.items()):
             if attempt_id not in attempts:
-                await within.execute("DELETE FROM pairing_attempt WHERE id = %s", (digest_of(attempt_id),))
+                within.last("DELETE FROM pairing_attempt WHERE id = %s", (digest_of(attempt_id),))
             elif (content := attempts[attempt_id].dump()) != was:
-                await self._write(within, attempts[attempt_id], content)
+                self._write(within, attempts[attempt_id], content)
         for attempt_id, attempt in attempts.items():
             if attempt_id not in part.attempts:
-                await self._write(within, attempt, attempt.dump())
+                self._write(within, attempt, attempt.dump())
         part.attempts = {attempt_id: attempt.dump() for attempt_id, attempt in attempts.items()}
-        await self._save_sources(within, part, part.limiter.dump())
+        self._save_sources(within, part, part.limiter.dump())
 
-    async def _write(self, within: Transaction, attempt: Attempt, content: dict[str, Any]) -> None:
+    def _write(self, within: Transaction, attempt: Attempt, content: dict[str, Any]) -> None:
         digest = digest_of(attempt.id)
-        await within.execute(
+        within.last(
             "INSERT INTO pairing_attempt (id, request, node, source, ended, expires, content)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, content = excluded.content",
@@ -431,36 +433,26 @@ class PostgresqlPairing:
 
     # Rows of the rate limiter
 
-    async def _load_limiter(self, within: Transaction, part: _Part) -> list[str]:
+    def _load_limiter(self, part: _Part, rows: Sequence[Row]) -> list[str]:
         """Load the queue of a node, and what is known of the sources in it; return the names of the requests."""
-        rows = await within.rows(_READ_TURNS, (part.node, part.now - UNSEEN))
         self._use_limiter(part, _waiting(rows))
         return [row["id"] for row in rows]
-
-    async def _load_failures(self, within: Transaction, part: _Part, sources: Collection[str]) -> None:
-        """Load what is known of sources."""
-        rows = []
-        if sources:
-            rows = await within.rows(
-                "SELECT * FROM pairing_source WHERE node = %s AND source = ANY(%s)", (part.node, list(sources))
-            )
-        self._use_limiter(part, _sources(rows))
 
     def _use_limiter(self, part: _Part, value: dict[str, Any]) -> None:
         part.limiter = NodeRateLimiter.load(value, delay=self.core.delay)
         part.sources = part.limiter.dump()
         part.core.take(part.node, part.tokens, part.limiter)
 
-    async def _save_limiter(self, within: Transaction, part: _Part, before: list[str]) -> None:
+    def _save_limiter(self, within: Transaction, part: _Part, before: list[str]) -> None:
         value = part.limiter.dump()
         if value["free_at"] != part.sources["free_at"]:
-            await within.execute("UPDATE pairing_node SET free_at = %s WHERE node = %s", (value["free_at"], part.node))
+            within.last("UPDATE pairing_node SET free_at = %s WHERE node = %s", (value["free_at"], part.node))
         after = {turn[0]: (source, turn[1]) for source, turns in value["waiting"] for turn in turns}
         if gone := [name for name in before if name not in after]:
-            await within.execute("DELETE FROM pairing_turn WHERE id = ANY(%s)", (gone,))
+            within.last("DELETE FROM pairing_turn WHERE id = ANY(%s)", (gone,))
         for name in after.keys() - set(before):
             source, ready_at = after[name]
-            await within.execute(
+            within.last(
                 "INSERT INTO pairing_turn (id, node, source, place, ready_at, seen)"
                 " SELECT %(id)s, %(node)s, %(source)s, coalesce(max(place) FILTER (WHERE source = %(source)s),"
                 " max(place) + 1, 0), %(ready_at)s, %(seen)s FROM pairing_turn WHERE node = %(node)s",
@@ -469,20 +461,20 @@ class PostgresqlPairing:
         was = [source for source, _ in part.sources["waiting"]]
         order = [source for source, _ in value["waiting"]]
         if order and order != was and order[-1] in was:  # it had its turn, and goes to the end
-            await within.execute(
+            within.last(
                 "UPDATE pairing_turn SET place = (SELECT max(place) + 1 FROM pairing_turn WHERE node = %(node)s)"
                 " WHERE node = %(node)s AND source = %(source)s",
                 {"node": part.node, "source": order[-1]},
             )
-        await self._save_sources(within, part, value)
+        self._save_sources(within, part, value)
 
-    async def _save_sources(self, within: Transaction, part: _Part, value: dict[str, Any]) -> None:
+    def _save_sources(self, within: Transaction, part: _Part, value: dict[str, Any]) -> None:
         was = part.sources or {"served": {}, "failures": {}}
         for source in value["served"].keys() | value["failures"].keys():
             served, failures = value["served"].get(source), value["failures"].get(source)
             if (served, failures) != (was["served"].get(source), was["failures"].get(source)):
                 count, last, not_before = failures or (0, 0.0, 0.0)
-                await within.execute(
+                within.last(
                     "INSERT INTO pairing_source (node, source, served, failures, failed, not_before)"
                     " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (node, source) DO UPDATE SET"
                     " served = excluded.served, failures = excluded.failures, failed = excluded.failed,"
@@ -492,11 +484,40 @@ class PostgresqlPairing:
         part.sources = value
 
 
-_READ_TURNS: Final = """
+_READ_TURNS: Final = f"""
     SELECT pairing_turn.id, source, ready_at, free_at, served, failures, failed, not_before
     FROM pairing_turn JOIN pairing_node USING (node) LEFT JOIN pairing_source USING (node, source)
-    WHERE node = %s AND seen > %s ORDER BY place, ready_at
-"""
+    WHERE node = %s AND seen > {CLOCK} - {UNSEEN} ORDER BY place, ready_at
+"""  # noqa: S608
+
+_READ_ELSEWHERE: Final = f"""
+    SELECT count(*) AS kept, count(*) FILTER (WHERE NOT ended) AS live,
+        count(*) FILTER (WHERE NOT ended AND source = %(source)s) AS mine,
+        (SELECT count(*) FROM pairing_turn WHERE seen > {CLOCK} - {UNSEEN}) AS queued,
+        (SELECT count(*) FROM pairing_turn WHERE seen > {CLOCK} - {UNSEEN} AND source = %(source)s) AS mine_queued
+    FROM pairing_attempt WHERE expires > {CLOCK}
+"""  # noqa: S608
+"""Numbers for the bounds of PAIR-12."""
+
+
+def _turns(node: NodeId) -> Statement:
+    return _READ_TURNS, (node,)
+
+
+def _elsewhere(source: str) -> Statement:
+    return _READ_ELSEWHERE, {"source": source}
+
+
+def _attempts(node: NodeId, which: str, *values: object) -> tuple[Statement, Statement]:
+    """Return the statements that read the attempts of a node that fit or whose time is over, and their sources."""
+    wanted = f"FROM pairing_attempt WHERE node = %s AND ({which} OR (NOT ended AND expires <= {CLOCK}))"
+    return (
+        (f"SELECT id, content {wanted} ORDER BY expires", (node, *values)),
+        (
+            f"SELECT * FROM pairing_source WHERE node = %s AND source IN (SELECT source {wanted})",  # noqa: S608
+            (node, node, *values),
+        ),
+    )
 
 
 def _sources(rows: Iterable[Row]) -> dict[str, Any]:

@@ -9,23 +9,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from s2connect.model.common import WEBSOCKET, NodeId
+from s2connect.errors import NotPaired
+from s2connect.model.common import WEBSOCKET
+from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import TOKEN_BYTES, AccessToken, CommunicationToken
 from s2connect.model.session_init import CommunicationDetails, WebSocketCommunicationDetails
 from s2connect.model.url import WebSocketUrl
 from s2connect.session.ownership import Claim
-from s2connect.session.server_core import VERSION, Activation, SessionServer
-from s2connect.shared.ownership import claimed
+from s2connect.session.server_core import VERSION, Activation, SessionServer, surplus
 from s2connect.shared.pairing import CLOCK, swept
-from s2connect.store.base import Pairing, PairKey, token_digest
+from s2connect.store.base import GONE, Pairing, PairKey, token_digest
 from s2connect.store.effects import held_back
 from s2connect.store.postgresql.database import Connection, Database, Row, Transaction
 from s2connect.store.postgresql.instances import ALIVE
-from s2connect.store.postgresql.rows import PAIR, SAME, PairingRows, pair_values
+from s2connect.store.postgresql.listening import channel_of
+from s2connect.store.postgresql.rows import PAIR, PairingRows, pair_values
+from s2connect.store.postgresql.transaction import NUMBER_IF_USED
 from s2connect.transports.base import ConnectionInfo
 from s2connect.transports.offers import OFFER_LIFETIME, digest
 
@@ -34,28 +37,87 @@ _log = logging.getLogger(__name__)
 MAX_SHARED_PENDING: Final = 500_000
 """Pending tokens of all instances together: the sweep counts them."""
 
-_LOCK_PENDING: Final = f"""
-    SELECT *, owner = '' OR owner = %s OR EXISTS (SELECT FROM instance WHERE name = owner AND {ALIVE}) AS is_held
-    FROM pending_token WHERE {PAIR} ORDER BY expires, digest FOR UPDATE
-"""  # noqa: S608
+_FORGET: Final = (
+    f"SELECT FROM pending_token WHERE {PAIR} ORDER BY expires, digest FOR UPDATE",
+    f"DELETE FROM pending_token WHERE {PAIR}",  # noqa: S608
+    f"DELETE FROM offer WHERE {PAIR}",  # noqa: S608
+)
 
-_READ_PENDING: Final = f"""
-    SELECT {CLOCK} AS now, pending_token.*
-    FROM (SELECT) AS always LEFT JOIN pending_token ON {PAIR} ORDER BY expires, digest
-"""  # noqa: S608
-
-_ADD_OFFER: Final = f"""
-    WITH former AS (DELETE FROM offer WHERE local = %(local)s AND remote = %(remote)s)
-    INSERT INTO offer (digest, local, remote, paired_at, s2_version, address, owner, expires)
-    VALUES (
-        %(digest)s, %(local)s, %(remote)s, %(paired_at)s, %(s2_version)s, %(address)s, %(owner)s, {CLOCK} + %(lifetime)s
+_LOCK_CONFIRMED: Final = f"""
+    WITH its AS MATERIALIZED (SELECT local, remote FROM pending_token WHERE digest = %(digest)s AND expires > {CLOCK}),
+    locked AS MATERIALIZED (
+        SELECT pairing.* FROM pairing JOIN its USING (local, remote) ORDER BY sequence FOR UPDATE OF pairing
+    ),
+    pending AS MATERIALIZED (
+        SELECT pending_token.* FROM pending_token JOIN its USING (local, remote)
+        WHERE (SELECT count(*) FROM locked) > 0 ORDER BY expires, digest FOR UPDATE OF pending_token
     )
+    SELECT locked.*, pending.digest, pending.protocol, pending.s2_version, pending.expires, {NUMBER_IF_USED},
+        pending.owner AS holder, CASE
+            WHEN pending.owner = %(me)s OR EXISTS (SELECT FROM instance WHERE name = pending.owner AND {ALIVE})
+            THEN pending.url ELSE '' END AS holder_url
+    FROM pending JOIN locked USING (local, remote, paired_at) ORDER BY expires, digest
 """  # noqa: S608
-"""Connections of earlier offers would displace the session that comes of this one."""
+"""Locks the pairings of a token's pair, and then its pending tokens, which it returns with their pairings."""
 
+_ADD_PENDING: Final = f"""
+    WITH added AS (
+        INSERT INTO pending_token (digest, local, remote, paired_at, protocol, s2_version, owner, url, expires)
+        VALUES (
+            %(digest)s, %(local)s, %(remote)s, %(paired_at)s, %(protocol)s, %(s2_version)s, %(holder)s, %(url)s,
+            {CLOCK} + %(left)s
+        )
+    )
+    SELECT digest FROM pending_token WHERE local = %(local)s AND remote = %(remote)s ORDER BY expires, digest
+"""  # noqa: S608
+"""Returns those that the pair had before."""
 
-class _Used(Exception):
-    """Others have used the offer, or ended its pairing, while it was taken: nothing of that stays."""
+_ACTIVATE: Final = f"""
+    WITH activated AS (
+        UPDATE pairing SET active_digest = %(active)s, token_issued_at = %(issued_at)s
+        WHERE local = %(local)s AND remote = %(remote)s AND paired_at = %(paired_at)s AND communication_role = %(role)s
+        RETURNING local, remote, paired_at
+    ),
+    pending AS (
+        DELETE FROM pending_token USING activated
+        WHERE pending_token.local = activated.local AND pending_token.remote = activated.remote
+    ),
+    former AS (
+        DELETE FROM offer USING activated
+        WHERE %(offer)s::bytea IS NOT NULL AND offer.local = activated.local AND offer.remote = activated.remote
+    )
+    INSERT INTO offer (digest, local, remote, paired_at, s2_version, address, owner, expires)
+    SELECT %(offer)s, local, remote, paired_at, %(s2_version)s, %(address)s, %(holder)s, {CLOCK} + %(lifetime)s
+    FROM activated WHERE %(offer)s::bytea IS NOT NULL
+"""  # noqa: S608
+"""Activates a token, drops the pending ones, and offers a connection: one of an earlier offer would displace it."""
+
+_TAKE: Final = f"""
+    WITH waiting AS MATERIALIZED (
+        SELECT * FROM offer WHERE digest = %(digest)s AND expires > {CLOCK} AND (%(any)s OR owner IN ('', %(me)s))
+    ),
+    former AS MATERIALIZED (
+        SELECT pairing.sequence, pairing.owner FROM pairing JOIN waiting USING (local, remote, paired_at)
+        FOR UPDATE OF pairing
+    ),
+    used AS (
+        DELETE FROM offer USING former WHERE digest = %(digest)s AND expires > {CLOCK}
+        RETURNING former.sequence, former.owner AS former, s2_version, address
+    ),
+    taken AS (
+        UPDATE pairing SET generation = generation + 1, owner = %(me)s FROM used
+        WHERE pairing.sequence = used.sequence RETURNING pairing.*, used.former, used.s2_version, used.address
+    )
+    SELECT *, {NUMBER_IF_USED}, CASE WHEN former != %(me)s THEN
+        pg_notify(%(to)s || former, concat_ws(' ', 'pairing', local, remote))::text END
+    FROM taken
+"""  # noqa: S608
+"""Locks the pairing, uses the offer up, and makes this instance the owner of the session: all of it, or nothing."""
+
+_HELD_ELSEWHERE: Final = f"""
+    SELECT pairing.*, s2_version FROM offer JOIN pairing USING (local, remote, paired_at)
+    WHERE digest = %s AND offer.owner NOT IN ('', %s) AND expires > {CLOCK}
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,101 +153,79 @@ class PostgresqlSessions:
 
     @contextlib.asynccontextmanager
     async def issuing(self, key: PairKey) -> AsyncIterator[tuple[SessionServer, float]]:
-        async def read(connection: Connection) -> list[Row]:
-            return await (await connection.execute(_READ_PENDING, pair_values(key))).fetchall()
-
-        # Without a transaction: nobody else changes what is added here.
-        rows = await self._database.read("read", read)
-        pending = [row for row in rows if row["digest"] is not None]
-        core = await self._core(key, pending)
+        core = SessionServer()
         core.is_full = self._too_many
-        yield core, rows[0]["now"]
-        before = {row["digest"] for row in pending}
-        after = {bytes.fromhex(one["digest"]): one for one in core.dump()["pending"]}
-        for name in after.keys() - before:
-            await self._database.once("write", _insertion(name, after[name]))
-        if gone := [name for name in before if name not in after]:
-            await self._database.read("write", swept("pending_token", "digest", "digest = ANY(%s)", (gone,)))
+        yield core, 0.0  # a token expires so many seconds after it is stored
+        for one in core.dump()["pending"]:
+            values = {name: one[name] for name in ("local", "remote", "paired_at", "protocol", "s2_version")}
+            holder = one["holder"] or {"name": "", "url": ""}
+            values |= {"digest": bytes.fromhex(one["digest"]), "left": one["expires_at"]}
+            values |= {"holder": holder["name"], "url": holder["url"]}
 
-    async def _core(self, key: PairKey, pending: list[Row]) -> SessionServer:
-        if not pending:
-            return SessionServer()
+            async def add(connection: Connection, values: Mapping[str, object] = values) -> list[Row]:
+                return await (await connection.execute(_ADD_PENDING, values)).fetchall()
 
-        async def read(connection: Connection) -> list[Row]:
-            return await self._rows.select(connection, f"WHERE {PAIR}", pair_values(key))
-
-        return _core_of(key, pending, await self._database.read("read", read))
+            # Without a transaction: nobody else changes what is added here.
+            before = await self._database.once("write", add)
+            if gone := surplus([row["digest"] for row in before]):
+                await self._database.read("write", swept("pending_token", "digest", "digest = ANY(%s)", (gone,)))
 
     @contextlib.asynccontextmanager
     async def confirming(self, token: AccessToken | None) -> AsyncIterator[tuple[SessionServer, float]]:
-        key = await self._pair_of(token)
-        if key is None:
+        if token is None:
             yield SessionServer(), 0.0  # which knows no token
             return
         with held_back() as effects:
             async with self._database.transaction() as within:
-                lock = f"WHERE {PAIR} ORDER BY sequence FOR UPDATE"
-                pairings = await self._rows.select(within.connection, lock, pair_values(key))
-                pending = await within.rows(_LOCK_PENDING, (self._database.instance, *pair_values(key)))
-                core = _core_of(key, [self._held(row) for row in pending], pairings)
-                yield core, within.now
-                left = {bytes.fromhex(one["digest"]) for one in core.dump()["pending"]}
-                if gone := [row["digest"] for row in pending if row["digest"] not in left]:
-                    await within.execute("DELETE FROM pending_token WHERE digest = ANY(%s)", (gone,))
+                # Where there is no such token, nothing is locked: strangers cost two round trips, and write nothing.
+                values = {"digest": token_digest(token), "me": self._database.instance}
+                rows = self._rows.understood(await within.first(_LOCK_CONFIRMED, values))
+                yield _core_of(rows), rows[0]["now"] if rows else 0.0
         for effect in effects:
             effect()
 
-    @staticmethod
-    def _held(row: Row) -> Row:
-        """Return the row of a pending token, without the URL of its holder where that is dead."""
-        return row if row["is_held"] else {**row, "url": ""}
-
-    async def _pair_of(self, token: AccessToken | None) -> PairKey | None:
-        if token is None:
-            return None
-
-        async def find(connection: Connection) -> Row | None:
-            found = f"SELECT local, remote FROM pending_token WHERE digest = %s AND expires > {CLOCK}"  # noqa: S608 - constants
-            return await (await connection.execute(found.encode(), (token_digest(token),))).fetchone()
-
-        row = await self._database.read("read", find)
-        return None if row is None else PairKey(NodeId(row["local"]), NodeId(row["remote"]))
+    async def activate(
+        self, activation: Activation, info: ConnectionInfo, issued_at: float
+    ) -> CommunicationDetails | None:
+        pairing, holder = activation.pairing, activation.holder
+        if pairing.communication_role is not CommunicationRole.SERVER:
+            raise NotPaired(GONE)
+        token = details = None
+        # Otherwise the connection comes over this instance's broker, and what was prepared elsewhere stays there.
+        if activation.protocol == WEBSOCKET:
+            token = CommunicationToken.from_bytes(secrets.token_bytes(TOKEN_BYTES))
+            details = WebSocketCommunicationDetails(
+                communication_protocol=WEBSOCKET,
+                websocket_token=token,
+                websocket_url=WebSocketUrl(holder.url) if holder is not None and holder.url else self._websocket_url(),
+            )
+        # With the COMMIT, and without looking at what it has changed: the row of the pairing is locked.
+        self._database.last(
+            _ACTIVATE,
+            {
+                "active": activation.digest,
+                "issued_at": issued_at,
+                "local": pairing.key.local,
+                "remote": pairing.key.remote,
+                "paired_at": pairing.paired_at,
+                "role": CommunicationRole.SERVER.value,
+                "offer": None if token is None else digest(token.reveal()),
+                "s2_version": info.s2_version,
+                "address": info.peer_address,
+                "holder": "" if holder is None else holder.name,
+                "lifetime": OFFER_LIFETIME,
+            },
+        )
+        return details
 
     async def forget(self, key: PairKey) -> None:
         async def forget(within: Transaction) -> None:
-            await within.execute(_LOCK_PENDING, (self._database.instance, *pair_values(key)))
-            for table in ("pending_token", "offer"):
-                await within.execute(f"DELETE FROM {table} WHERE {PAIR}", pair_values(key))  # noqa: S608 - constants
+            for statement in _FORGET:
+                within.last(statement, pair_values(key))
 
         await self._database.run("write", forget)
 
     # Offers
-
-    async def offer(self, activation: Activation, info: ConnectionInfo) -> CommunicationDetails | None:
-        if activation.protocol != WEBSOCKET:
-            return None  # the connection comes over this instance's broker, and what was prepared elsewhere stays there
-        token = CommunicationToken.from_bytes(secrets.token_bytes(TOKEN_BYTES))
-        key, holder = activation.pairing.key, activation.holder
-        values = {
-            "digest": digest(token.reveal()),
-            "local": key.local,
-            "remote": key.remote,
-            "paired_at": activation.pairing.paired_at,
-            "s2_version": info.s2_version,
-            "address": info.peer_address,
-            "owner": "" if holder is None else holder.name,
-            "lifetime": OFFER_LIFETIME,
-        }
-
-        async def add(connection: Connection) -> None:
-            await connection.execute(_ADD_OFFER, values)
-
-        await self._database.once("write", add)
-        return WebSocketCommunicationDetails(
-            communication_protocol=WEBSOCKET,
-            websocket_token=token,
-            websocket_url=WebSocketUrl(holder.url) if holder is not None and holder.url else self._websocket_url(),
-        )
 
     async def is_open(self, key: str) -> bool:
         """Return whether an offer waits under a key; changes nothing (WS-02)."""
@@ -210,47 +250,23 @@ class PostgresqlSessions:
         return await self._database.read("read", count)
 
     async def held_elsewhere(self, key: str) -> tuple[Pairing, str] | None:
-        async def find(connection: Connection) -> Row | None:
-            found = f"SELECT * FROM offer WHERE digest = %s AND owner NOT IN ('', %s) AND expires > {CLOCK}"  # noqa: S608 - constants
-            return await (await connection.execute(found.encode(), (digest(key), self._database.instance))).fetchone()
+        async def find(connection: Connection) -> list[Row]:
+            return await (await connection.execute(_HELD_ELSEWHERE, (digest(key), self._database.instance))).fetchall()
 
-        if (row := await self._database.read("read", find)) is None:
-            return None
-        values = (*pair_values(PairKey(NodeId(row["local"]), NodeId(row["remote"]))), row["paired_at"])
-
-        async def read(connection: Connection) -> list[Row]:
-            return await self._rows.select(connection, f"WHERE {SAME}", values)
-
-        standing = await self._database.read("read", read)
-        return (standing[0]["pairing"], row["s2_version"]) if standing else None
+        found = self._rows.understood(await self._database.read("read", find))
+        return (found[0]["pairing"], found[0]["s2_version"]) if found else None
 
     async def take(self, key: str, *, also_of_others: bool = False) -> Taken | None:
-        try:
-            return await self._take(key, also_of_others)
-        except _Used:
-            return None
-
-    async def _take(self, key: str, also_of_others: bool) -> Taken | None:
-        """Use an offer up, at one instance only, which owns the session from then on.
-
-        None where there is none (any more), or its pairing has ended.
-        """
-        open_offer = f"FROM offer WHERE digest = %s AND expires > {CLOCK}"
+        """See :meth:`SharedOfferingSessions.take`. This instance owns the session from then on."""
+        values = {"digest": digest(key), "me": self._database.instance, "any": also_of_others, "to": channel_of("")}
         async with self._database.transaction() as within:
-            row = await within.row(f"SELECT * {open_offer}", (digest(key),))
-            if row is None or not (also_of_others or row["owner"] in ("", self._database.instance)):
-                return None
-            pair = PairKey(NodeId(row["local"]), NodeId(row["remote"]))
-            owned = await claimed(within.connection, pair, row["paired_at"], self._database.instance)
-            standing = await self._rows.select(
-                within.connection, f"WHERE {SAME}", (*pair_values(pair), row["paired_at"])
-            )
-            used = await within.row(f"DELETE {open_offer} RETURNING 1 AS used", (digest(key),))
-            if owned is None or not standing or used is None:
-                raise _Used
-            claim = Claim(pair, row["paired_at"], self._database.instance, owned["generation"])
-        info = ConnectionInfo(WEBSOCKET, pair.local, pair.remote, row["s2_version"], row["address"])
-        return Taken(info, standing[0]["pairing"], claim)
+            rows = await within.first(_TAKE, values)
+        if not rows:
+            return None
+        row = self._rows.understood(rows)[0]
+        pairing: Pairing = row["pairing"]
+        info = ConnectionInfo(WEBSOCKET, pairing.key.local, pairing.key.remote, row["s2_version"], row["address"])
+        return Taken(info, pairing, Claim(pairing.key, pairing.paired_at, self._database.instance, row["generation"]))
 
     # Expiry
 
@@ -266,47 +282,23 @@ class PostgresqlSessions:
         self._too_many = await self._database.read("read", count)
 
 
-def _core_of(key: PairKey, pending: list[Row], pairings: list[Row]) -> SessionServer:
-    """Return a core with the pending tokens of a pair."""
-    standing: dict[float, Pairing] = {row["paired_at"]: row["pairing"] for row in pairings}
+def _core_of(rows: list[Row]) -> SessionServer:
+    """Return a core with the pending tokens of a pair, each with its pairing."""
+    standing: dict[float, Pairing] = {row["paired_at"]: row["pairing"] for row in rows}
     value = {
         "version": VERSION,
         "pending": [
             {
                 "digest": row["digest"].hex(),
                 "expires_at": row["expires"],
-                "local": str(key.local),
-                "remote": str(key.remote),
+                "local": str(row["local"]),
+                "remote": str(row["remote"]),
                 "paired_at": row["paired_at"],
                 "protocol": row["protocol"],
                 "s2_version": row["s2_version"],
-                "holder": {"name": row["owner"], "url": row["url"]} if row["owner"] else None,
+                "holder": {"name": row["holder"], "url": row["holder_url"]} if row["holder"] else None,
             }
-            for row in pending
+            for row in rows
         ],
     }
     return SessionServer.load(value, lambda _, paired_at: standing.get(paired_at))
-
-
-def _insertion(name: bytes, one: Mapping[str, Any]) -> Callable[[Connection], Awaitable[None]]:
-    holder = one["holder"] or {"name": "", "url": ""}
-    values = (
-        name,
-        one["local"],
-        one["remote"],
-        one["paired_at"],
-        one["protocol"],
-        one["s2_version"],
-        one["expires_at"],
-        holder["name"],
-        holder["url"],
-    )
-
-    async def insert(connection: Connection) -> None:
-        await connection.execute(
-            "INSERT INTO pending_token (digest, local, remote, paired_at, protocol, s2_version, expires, owner, url)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            values,
-        )
-
-    return insert

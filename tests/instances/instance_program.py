@@ -21,8 +21,8 @@ async def main(url: str, point: str, path: str, body: str, bearer: str) -> None:
     """Answer it. Points: ``stored`` in the transaction, ``commit`` right before, ``committed`` right after COMMIT."""
     async with instances(url) as (one,):
         if point == "stored":
-            for name in ("save_pairing", "activate_token"):
-                setattr(one.store, name, _then(getattr(one.store, name), _die))
+            for where, name in ((one.store, "save_pairing"), (one.pairings.shared, "activate")):
+                setattr(where, name, _then(getattr(where, name), _die))
         commit = Database._commit
         if point == "commit":
             Database._commit = _die  # type: ignore[assignment,method-assign]

@@ -267,6 +267,7 @@ async def test_nothing_takes_effect_that_is_not_durable(postgresql: str, monkeyp
         roll_back = one.store.database._roll_back
 
         async def fails(transaction: Transaction) -> None:
+            assert transaction.connection is not None
             await roll_back(transaction.connection)
             raise psycopg.OperationalError("the connection is lost")
 

@@ -12,6 +12,44 @@ from urllib.parse import parse_qs, urlsplit
 SOCKET = ".s.PGSQL.5432"
 
 
+class Requests:
+    """Messages of one client, read along: which statements go in which round trip (PostgreSQL's protocol, version 3).
+
+    Attributes:
+        trips: The statements of each round trip; the last one is not complete.
+    """
+
+    def __init__(self) -> None:
+        self.trips: list[list[str]] = [[]]
+        self._data = bytearray()
+        self._begun = False
+        self._prepared: dict[bytes, str] = {}
+
+    def feed(self, data: bytes) -> None:
+        """Read more of what the client sends."""
+        self._data += data
+        while len(self._data) >= 5:
+            kind, start = (self._data[:1], 1) if self._begun else (b"", 0)  # the first message has no kind
+            end = start + int.from_bytes(self._data[start : start + 4], "big")
+            if len(self._data) < end:
+                return
+            self._message(bytes(kind), bytes(self._data[start + 4 : end]))
+            del self._data[:end]
+            self._begun = True
+
+    def _message(self, kind: bytes, content: bytes) -> None:
+        first, _, rest = content.partition(b"\0")
+        match kind:
+            case b"P":  # Parse
+                self._prepared[first] = rest.partition(b"\0")[0].decode()
+            case b"B":  # Bind
+                self.trips[-1].append(self._prepared[rest.partition(b"\0")[0]])
+            case b"Q":
+                self.trips[-1].append(first.decode())
+        if kind in (b"Q", b"S"):  # Query, Sync: the client waits for the answer
+            self.trips.append([])
+
+
 class Wire:
     """Forwards connections to the server of a URL.
 
@@ -21,6 +59,7 @@ class Wire:
         silent: Nothing passes any more in either direction, and nothing is closed.
         refuses: Nobody is connected any more.
         seen: Number of such moments so far.
+        requests: What clients have sent, one entry for each connection.
     """
 
     def __init__(self, directory: Path, url: str) -> None:
@@ -33,6 +72,7 @@ class Wire:
         self.silent = False
         self.refuses = False
         self.seen = 0
+        self.requests: list[Requests] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -78,10 +118,21 @@ class Wire:
                 with contextlib.suppress(ConnectionError):
                     await one.wait_closed()
 
+    def trips(self) -> list[list[str]]:
+        """Return the statements of each round trip since the last call, those of each connection in their order."""
+        found = [trip for one in self.requests for trip in one.trips[:-1]]
+        for one in self.requests:
+            del one.trips[:-1]
+        return found
+
     async def _copy(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, cut: Callable[[], object] | None = None
     ) -> None:
+        if cut is not None:
+            self.requests.append(requests := Requests())
         while data := await source.read(65536):
+            if cut is not None:
+                requests.feed(data)
             while self.silent:
                 await asyncio.sleep(0.01)
             if cut is not None and self.cut_at and self.cut_at in data and self.seen < self.times:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from s2connect.store.postgresql.database import Connection
 from s2connect.store.postgresql.instances import ALIVE, Instance, instances
-from s2connect.store.postgresql.pool import Connection, Row
+from s2connect.store.postgresql.pool import Row
 from s2connect.store.postgresql.schema import MIGRATIONS, READ_TABLES
 
 MAX_NAMED: Final = 10

@@ -22,9 +22,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -32,17 +30,27 @@ from psycopg import AsyncCursor, conninfo, errors, pq
 from psycopg.rows import dict_row
 
 from s2connect.errors import ConfigurationError, StorageUnavailable
+from s2connect.store.postgresql import pool
 from s2connect.store.postgresql.address import check_url, shown
 from s2connect.store.postgresql.confirming import EMPTY_RECORD, Confirmation
 from s2connect.store.postgresql.failures import TRANSIENT, is_lost, unavailable
-from s2connect.store.postgresql.pool import Connection, Pool, Row
+from s2connect.store.postgresql.pool import Pool, Row
 from s2connect.store.postgresql.schema import APPLICATION, MIGRATION_LOCK, MIGRATIONS, READ_TABLES
+from s2connect.store.postgresql.transaction import (
+    BEGIN,
+    COMMIT,
+    Block,
+    Connection,
+    Statement,
+    Transaction,
+    Values,
+    together,
+)
 from s2connect.supervisor import FailureLog, Supervisor
 
-__all__ = ["Connection", "Database", "Row", "Transaction"]
+__all__ = ["Connection", "Database", "Row", "Statement", "Transaction"]
 
 T = TypeVar("T")
-Values = Sequence[object] | Mapping[str, object]
 
 POOL_SIZE: Final = 8
 """Connections of one instance at most, beside that of LISTEN."""
@@ -74,67 +82,6 @@ MAX_TRIES: Final = 5
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """One transaction: its statements are durable at its end, or none.
-
-    Attributes:
-        connection: The connection, for nobody else meanwhile.
-        number: Number of the transaction in the database.
-        now: Time of the database when it began, in seconds since the epoch.
-    """
-
-    connection: Connection
-    number: str
-    now: float
-
-    async def execute(self, statement: str, values: Values | None = None) -> AsyncCursor[Row]:
-        """Run one statement. Raises psycopg.Error, which :meth:`Database.transaction` translates."""
-        return await self.connection.execute(statement, values)
-
-    async def row(self, statement: str, values: Values | None = None) -> Row | None:
-        """Run a statement and return its first row."""
-        return await (await self.execute(statement, values)).fetchone()
-
-    async def rows(self, statement: str, values: Values | None = None) -> list[Row]:
-        """Run a statement and return its rows."""
-        return await (await self.execute(statement, values)).fetchall()
-
-
-class Block:
-    """Transaction that is under way, for the operations inside of it: one after the other, each whole or not at all."""
-
-    def __init__(self, database: Database, transaction: Transaction) -> None:
-        self.database = database
-        self.open = True
-        self._transaction = transaction
-        self._lock = asyncio.Lock()
-
-    @contextlib.asynccontextmanager
-    async def part(self) -> AsyncIterator[Transaction]:
-        """Part of the transaction: what is inside is undone where it raises."""
-        async with self._lock, self._transaction.connection.transaction():
-            yield self._transaction
-
-    async def statement(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run one statement, without whose success there is no COMMIT of the transaction either."""
-        async with self._lock:
-            return await work(self._transaction.connection)
-
-
-_block: ContextVar[Block | None] = ContextVar("s2connect_transaction", default=None)
-
-
-@contextlib.contextmanager
-def _inside(block: Block) -> Iterator[None]:
-    token = _block.set(block)
-    try:
-        yield
-    finally:
-        block.open = False
-        _block.reset(token)
-
-
 class Database:
     """One database, with a bounded pool of connections. Its tables are those of :data:`MIGRATIONS`."""
 
@@ -147,7 +94,7 @@ class Database:
         self.failures = FailureLog()
         self._tasks = Supervisor("s2connect", self.failures)
         self._closed = False
-        self._pool = Pool(url, lambda: Connection.connect(**self._parameters), size)
+        self._pool = Pool(url, lambda: pool.Connection.connect(**self._parameters), size)
         self._confirmation = Confirmation(url, self.connect, self._tasks)
 
     @classmethod
@@ -180,10 +127,10 @@ class Database:
 
     # Connections
 
-    async def connect(self, *, doing: str = "connect to") -> Connection:
+    async def connect(self, *, doing: str = "connect to") -> pool.Connection:
         """Return a connection beside the pool, with ``autocommit``, for LISTEN. The caller closes it."""
         try:
-            return await Connection.connect(**self._parameters)
+            return await pool.Connection.connect(**self._parameters)
         except psycopg.Error as error:
             raise unavailable(doing, self.url, error) from None
 
@@ -235,7 +182,7 @@ class Database:
                     yield transaction
                 return
             async with self._transaction() as transaction:
-                with _inside(Block(self, transaction)):
+                with Block(self, transaction).inside():
                     yield transaction
 
     async def run(self, doing: str, work: Callable[[Transaction], Awaitable[T]]) -> T:
@@ -281,10 +228,15 @@ class Database:
 
         return await self._bounded(doing, attempts, cancel=not writes)
 
+    def last(self, statement: str, values: Values | None = None) -> None:
+        """Within a transaction: run a statement that changes something at its end, with the COMMIT."""
+        outer = self._outer()
+        assert outer is not None, "there is no transaction"
+        outer.last(statement, values)
+
     def _outer(self) -> Block | None:
         """Return the transaction that the caller is in."""
-        block = _block.get()
-        return block if block is not None and block.open and block.database is self else None
+        return Block.around(self)
 
     async def _bounded(self, doing: str, work: Callable[[], Awaitable[T]], *, cancel: bool = True) -> T:
         async def operation() -> T:
@@ -332,7 +284,7 @@ class Database:
                     late.cancel()
                 await self._pool.give(connection)
 
-    async def _taken(self) -> Connection:
+    async def _taken(self) -> pool.Connection:
         """Return a connection for a transaction. Raises StorageUnavailable also where none is confirmed."""
         self._confirmation.require()
         connection = await self._pool.take()
@@ -364,58 +316,75 @@ class Database:
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Transaction]:
         """Transaction that raises psycopg.Error: StorageUnavailable only where nobody knows how it ended."""
-        transaction = await self._begin()
+        transaction = Transaction(self._begin)
         try:
             yield transaction
+            if transaction.connection is None and transaction.ending:
+                await transaction.together()
         except BaseException as error:
-            if isinstance(error, Exception):
-                await self._roll_back(transaction.connection)
-            else:
-                self._pool.discard(transaction.connection)  # at once: whoever was cancelled does not wait
+            if transaction.connection is not None:
+                if isinstance(error, Exception):
+                    await self._roll_back(transaction.connection)
+                else:
+                    self._pool.discard(transaction.connection)  # at once: whoever was cancelled does not wait
             raise
-        # Not in the caller's task: cancelling it must not cancel a COMMIT.
-        await asyncio.shield(self._tasks.spawn(self._commit(transaction), "database-commit", expected=logging.DEBUG))
+        if transaction.connection is not None:
+            # Not in the caller's task: cancelling it must not cancel a COMMIT.
+            work = self._tasks.spawn(self._committed(transaction), "database-commit", expected=logging.DEBUG)
+            if (failure := await asyncio.shield(work)) is not None:
+                raise failure
 
-    async def _begin(self) -> Transaction:
+    async def _begin(self, transaction: Transaction, statements: Sequence[Statement]) -> list[AsyncCursor[Row]]:
+        """Begin a transaction with its first statements: again, where the connection is lost then."""
         tries = 0
         while True:
             tries += 1
             connection = await self._taken()
             try:
-                cursor = await connection.execute(
-                    "BEGIN; SELECT pg_current_xact_id()::text AS number,"
-                    " extract(epoch FROM clock_timestamp())::float8 AS now",
-                    prepare=False,
-                )
-                cursor.nextset()
-                row = await cursor.fetchone()
-                assert row is not None
-                return Transaction(connection, row["number"], row["now"])
+                _, *cursors = await together(connection, [(BEGIN, None), *statements])
             except psycopg.Error as error:
+                if connection.info.transaction_status is pq.TransactionStatus.INERROR:
+                    transaction.connection = connection  # it has begun
+                    raise
                 await self._roll_back(connection)
                 if tries >= MAX_TRIES or not is_lost(error):
                     raise
             except BaseException:
                 self._pool.discard(connection)
                 raise
+            else:
+                transaction.connection = connection
+                return cursors
 
-    async def _roll_back(self, connection: Connection) -> None:
+    async def _roll_back(self, connection: pool.Connection) -> None:
         with contextlib.suppress(psycopg.Error):
             await connection.rollback()
         await self._pool.give(connection)
 
+    async def _committed(self, transaction: Transaction) -> psycopg.Error | None:
+        """Commit; return why it was rolled back instead."""
+        try:
+            await self._commit(transaction)
+        except psycopg.Error as error:
+            return error
+        return None
+
     async def _commit(self, transaction: Transaction) -> None:
         connection = transaction.connection
+        assert connection is not None
+        failed = errors.InFailedSqlTransaction("a statement of this transaction had failed")
         if connection.info.transaction_status is pq.TransactionStatus.INERROR:
             # A statement failed and somebody went on: COMMIT would roll back, and say so in a word only.
             await self._roll_back(connection)
-            raise psycopg.errors.InFailedSqlTransaction("a statement of this transaction had failed")
+            raise failed
         if self._confirmation.is_missing:  # found out since it has begun
             await self._roll_back(connection)
             self._confirmation.require()
         late = asyncio.get_running_loop().call_later(COMMIT_S, self._give_up, connection)
         try:
-            await connection.execute("COMMIT", prepare=False)
+            *_, done = await together(connection, [*transaction.ending, (COMMIT, None)])
+            if done.statusmessage != COMMIT:
+                raise failed
             return
         except psycopg.Error as error:
             if not connection.closed and not is_lost(error):
@@ -425,7 +394,7 @@ class Database:
             await self._pool.give(connection)
         await self._settle(transaction.number)
 
-    async def _settle(self, number: str) -> None:
+    async def _settle(self, number: str | None) -> None:
         """Find out how a transaction ended whose COMMIT got no answer. Return where it is durable.
 
         One that waits for a standby is not waited for again.
@@ -438,6 +407,8 @@ class Database:
             f"The connection to {self.shown} was lost in a commit, and whether it happened is not known.",
             hint="It is safe to do the same again.",
         )
+        if not number:
+            raise unknown
         try:
             async with asyncio.timeout(COMMIT_S):
                 while (status := await self._status(number)) != "committed":
@@ -469,7 +440,7 @@ class Database:
             await self._pool.give(connection)
         return str(row["status"]) if row is not None else ""
 
-    def _give_up(self, connection: Connection) -> None:
+    def _give_up(self, connection: pool.Connection) -> None:
         """Stop waiting for the answer of a transaction that may be committed already."""
         self._confirmation.late()
         _cut(connection)
@@ -500,7 +471,7 @@ def parameters(url: str, instance: str = "") -> dict[str, Any]:
     return {**usual, **given, **extra, "autocommit": True, "row_factory": dict_row}
 
 
-def _cut(connection: Connection) -> None:
+def _cut(connection: pool.Connection) -> None:
     """End a connection under whoever waits on it, without asking the server to cancel."""
     with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as shut:
         shut.shutdown(socket.SHUT_RDWR)

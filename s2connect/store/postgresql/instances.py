@@ -22,6 +22,7 @@ import psycopg
 
 from s2connect.errors import InstanceRuns, StorageUnavailable
 from s2connect.model.text import for_display
+from s2connect.store.postgresql import pool
 from s2connect.store.postgresql.database import Connection, Database
 from s2connect.store.postgresql.failures import unavailable
 from s2connect.store.postgresql.schema import MIGRATIONS
@@ -140,7 +141,7 @@ class Presence:
         self.on_lost = on_lost
         self._incarnation = uuid.uuid4()
         self._started = datetime.now(UTC)
-        self._connection: Connection | None = None
+        self._connection: pool.Connection | None = None
         self._now = asyncio.Event()
 
     async def claim(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from s2connect.errors import ConfigurationError, StorageUnavailable
-from s2connect.store.postgresql.pool import Connection
+from s2connect.store.postgresql.database import Connection
 from s2connect.store.postgresql.sealing import Sealer
 
 __all__ = ["check_key", "seal_check"]

@@ -16,7 +16,8 @@ import psycopg
 from psycopg import sql
 
 from s2connect.errors import StorageUnavailable
-from s2connect.store.postgresql.database import Connection, Database, Transaction
+from s2connect.store.postgresql.database import Database, Transaction
+from s2connect.store.postgresql.pool import Connection
 
 CHANNEL: Final = "s2connect"
 """Channel of hints for all instances."""

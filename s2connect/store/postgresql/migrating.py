@@ -12,8 +12,9 @@ import psycopg
 
 from s2connect.errors import ConfigurationError, StorageUnavailable
 from s2connect.store.postgresql.address import shown
-from s2connect.store.postgresql.database import Connection, parameters
+from s2connect.store.postgresql.database import parameters
 from s2connect.store.postgresql.failures import unavailable
+from s2connect.store.postgresql.pool import Connection
 from s2connect.store.postgresql.schema import (
     APPLICATION,
     FIRST_ROW,

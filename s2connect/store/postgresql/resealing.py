@@ -42,8 +42,8 @@ async def reseal(url: str, keys: Sequence[bytes]) -> int:
 
 
 async def _check(within: Transaction, sealer: Sealer) -> None:
-    await check_key(within.connection, sealer, "the database")
-    await seal_check(within.connection, sealer)
+    await check_key(within, sealer, "the database")
+    await seal_check(within, sealer)
 
 
 async def _tokens(within: Transaction, sealer: Sealer, last: object) -> tuple[object, int]:

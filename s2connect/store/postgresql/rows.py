@@ -32,9 +32,9 @@ from s2connect.store.base import (
     with_candidate,
 )
 from s2connect.store.columns import read_endpoint, read_tokens, write_tokens
-from s2connect.store.postgresql.database import Transaction
-from s2connect.store.postgresql.listening import channel_of, notify
-from s2connect.store.postgresql.pool import Connection, Row
+from s2connect.store.postgresql.database import Connection, Statement, Transaction
+from s2connect.store.postgresql.listening import channel_of
+from s2connect.store.postgresql.pool import Row
 from s2connect.store.postgresql.sealing import Sealer
 
 __all__ = ["PairingRows"]
@@ -96,6 +96,10 @@ class PairingRows:
     async def select(self, connection: Connection, which: str, values: Sequence[object]) -> list[Row]:
         """Return rows of pairings, each with its ``pairing``."""
         rows = await (await connection.execute(f"SELECT * FROM pairing {which}", values)).fetchall()  # noqa: S608 - constants
+        return self.understood(rows)
+
+    def understood(self, rows: Sequence[Row]) -> list[Row]:
+        """Return rows of pairings, each with its ``pairing``."""
         return [row | {"pairing": self._pairing_of(row)} for row in rows]
 
     def _pairing_of(self, row: Row) -> Pairing:
@@ -115,10 +119,6 @@ class PairingRows:
         issued_at = found[True]["token_issued_at"] if True in found else None
         return Record(entries.get(True), entries.get(False), rows[0]["unpaired"], issued_at)
 
-    async def lock(self, transaction: Transaction, pairing: Pairing) -> Row | None:
-        """Return the row of a pairing, locked until the transaction ends; None where it has been removed."""
-        return await transaction.row(f"SELECT * FROM pairing WHERE {SAME} FOR UPDATE", same_values(pairing))  # noqa: S608 - constants
-
     # Making and removing
 
     async def save(
@@ -127,33 +127,40 @@ class PairingRows:
         """See :meth:`Store.save_pairing`."""
         if alone and not pairing.confirmed:
             raise ValueError("an unconfirmed pairing replaces no other pair before it is confirmed")
-        await self._lock_node(transaction, pairing.key)
-        replaced = await self._others(transaction, pairing.key) if alone else []
         sealed = digest = issued_at = None
         if pairing.communication_role is CommunicationRole.SERVER:
             digest, issued_at = token_digest(tokens[0]), pairing.paired_at
         else:
             sealed = self._seal(pairing, tokens)
-        await self._delete(transaction, f"{PAIR} AND confirmed = %s", (*pair_values(pairing.key), pairing.confirmed))
-        if pairing.confirmed:
-            await self._supersede(transaction, pairing.key, replaced)
-        await transaction.execute(INSERT_PAIRING, (*columns(pairing), sealed, digest, issued_at))
+        former = _deletion(f"{PAIR} AND confirmed = %s", (*pair_values(pairing.key), pairing.confirmed))
+        insertion = INSERT_PAIRING, (*columns(pairing), sealed, digest, issued_at)
+        if not alone:
+            further = _superseding(pairing.key, []) if pairing.confirmed else []
+            await transaction.together(_locking(pairing.key), former, *further, insertion)
+            return []
+        _, others = await transaction.together(_locking(pairing.key), _locking_others(pairing.key))
+        replaced = self._replaced(await others.fetchall())
+        await transaction.together(former, *_superseding(pairing.key, replaced), insertion)
         return replaced
 
     async def confirm(
         self, transaction: Transaction, pairing: Pairing, *, alone: bool = False
     ) -> list[Replaced] | None:
         """See :meth:`Store.confirm_pairing`."""
-        await self._lock_node(transaction, pairing.key)
-        row = await self.lock(transaction, pairing)
+        this = f"SELECT confirmed FROM pairing WHERE {SAME} FOR UPDATE", same_values(pairing)  # noqa: S608 - constants
+        others = [_locking_others(pairing.key)] if alone else []
+        _, found, *of_others = await transaction.together(_locking(pairing.key), this, *others)
+        row = await found.fetchone()
         if row is None:
             raise NotPaired(GONE)
         if row["confirmed"]:
             return None
-        replaced = await self._others(transaction, pairing.key) if alone else []
-        await self._delete(transaction, f"{PAIR} AND confirmed", pair_values(pairing.key))
-        await transaction.execute(f"UPDATE pairing SET confirmed = true WHERE {SAME}", same_values(pairing))  # noqa: S608 - constants
-        await self._supersede(transaction, pairing.key, replaced)
+        replaced = self._replaced(await of_others[0].fetchall()) if alone else []
+        await transaction.together(
+            _deletion(f"{PAIR} AND confirmed", pair_values(pairing.key)),
+            (f"UPDATE pairing SET confirmed = true WHERE {SAME}", same_values(pairing)),  # noqa: S608 - constants
+            *_superseding(pairing.key, replaced),
+        )
         return replaced
 
     async def remove(
@@ -161,28 +168,16 @@ class PairingRows:
     ) -> bool:
         """See :meth:`Store.remove_pairing` and :meth:`Store.drop_unconfirmed`."""
         only = " AND NOT confirmed" if unconfirmed_only else ""
-        removed = await self._delete(transaction, f"{SAME}{only}", same_values(pairing))
+        row = await transaction.row(*_deletion(f"{SAME}{only}", same_values(pairing)))
+        removed = row is not None and row["count"] > 0
         if removed and tombstone:
-            await self._bury(transaction, [pairing.key])
+            for statement in _burying([pairing.key]):
+                transaction.last(*statement)
         return removed
 
-    async def _delete(self, transaction: Transaction, which: str, values: Sequence[object]) -> bool:
-        """Delete pairings, and hint at that to the owners of their sessions. Return whether there were any."""
-        rows = await transaction.rows(f"DELETE FROM pairing WHERE {which} RETURNING local, remote, owner", values)  # noqa: S608 - constants
-        for row in rows:
-            if row["owner"] is not None:
-                await notify(transaction, channel_of(row["owner"]), f"pairing {row['local']} {row['remote']}")
-        return bool(rows)
-
-    async def _lock_node(self, transaction: Transaction, key: PairKey) -> None:
-        """Let one transaction at a time make pairings of our node."""
-        await transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 2))", (str(key.local),))
-
-    async def _others(self, transaction: Transaction, key: PairKey) -> list[Replaced]:
-        """Return the pairings of a pair's node with other peers, with the tokens that can still be opened."""
-        which = "WHERE local = %s AND remote != %s ORDER BY sequence FOR UPDATE"
-        rows = await self.select(transaction.connection, which, pair_values(key))
-        return [Replaced(row["pairing"], self._last_tokens(row)) for row in rows]
+    def _replaced(self, rows: Sequence[Row]) -> list[Replaced]:
+        """Return the pairings of :func:`_locking_others`, with the tokens that can still be opened."""
+        return [Replaced(row["pairing"], self._last_tokens(row)) for row in self.understood(rows)]
 
     def _last_tokens(self, row: Row) -> tuple[AccessToken, ...]:
         try:
@@ -190,22 +185,6 @@ class PairingRows:
         except StorageError as error:
             _log.warning("The server of a replaced pairing cannot be notified: %s", error)
             return ()
-
-    async def _supersede(self, transaction: Transaction, key: PairKey, replaced: Sequence[Replaced]) -> None:
-        await transaction.execute(f"DELETE FROM tombstone WHERE {PAIR}", pair_values(key))  # noqa: S608 - constants
-        for other in replaced:
-            await self._delete(transaction, SAME, same_values(other.pairing))
-        await self._bury(transaction, [other.pairing.key for other in replaced])
-
-    async def _bury(self, transaction: Transaction, keys: Sequence[PairKey]) -> None:
-        for key in keys:
-            await transaction.execute(
-                "INSERT INTO tombstone (local, remote) VALUES (%s, %s)"
-                " ON CONFLICT (local, remote) DO UPDATE SET sequence = DEFAULT",
-                pair_values(key),
-            )
-        if keys:
-            await transaction.execute(FORGET_TOMBSTONES, (MAX_TOMBSTONES,))
 
     # Details
 
@@ -259,17 +238,20 @@ class PairingRows:
 
     async def add_pending_token(self, transaction: Transaction, pairing: Pairing, token: AccessToken) -> None:
         """See :meth:`Store.add_pending_token`."""
-        tokens = await self.candidate_tokens(transaction.connection, pairing, lock=True)
-        await self.keep_tokens(transaction, pairing, with_candidate(tokens, token))
+        tokens = await self.candidate_tokens(transaction, pairing, lock=True)
+        transaction.last(*self._keeping(pairing, with_candidate(tokens, token)))
 
     async def keep_tokens(self, transaction: Transaction, pairing: Pairing, tokens: Sequence[AccessToken]) -> None:
         """Make these the only candidates. Raises NotPaired as :meth:`candidate_tokens`."""
-        cursor = await transaction.execute(
+        cursor = await transaction.execute(*self._keeping(pairing, tokens))
+        if cursor.rowcount == 0:
+            raise NotPaired(GONE)
+
+    def _keeping(self, pairing: Pairing, tokens: Sequence[AccessToken]) -> Statement:
+        return (
             f"UPDATE pairing SET tokens = %s WHERE {SAME} AND communication_role = %s",  # noqa: S608 - constants
             (self._seal(pairing, tokens), *same_values(pairing), CommunicationRole.CLIENT.value),
         )
-        if cursor.rowcount == 0:
-            raise NotPaired(GONE)
 
     async def activate_token(self, connection: Connection, pairing: Pairing, digest: bytes, issued_at: float) -> bool:
         """See :meth:`Store.activate_token`. One statement."""
@@ -290,6 +272,44 @@ class PairingRows:
             raise StorageUnavailable(
                 f"The tokens of a pairing in {self._shown} are damaged.", hint="Unpair and pair the two again."
             ) from None
+
+
+def _locking(key: PairKey) -> Statement:
+    """Let one transaction at a time make pairings of our node."""
+    return "SELECT pg_advisory_xact_lock(hashtextextended(%s, 2))", (str(key.local),)
+
+
+def _locking_others(key: PairKey) -> Statement:
+    """Lock the pairings of a pair's node with other peers, and return them."""
+    return "SELECT * FROM pairing WHERE local = %s AND remote != %s ORDER BY sequence FOR UPDATE", pair_values(key)
+
+
+def _deletion(which: str, values: Sequence[object]) -> Statement:
+    """Delete pairings, and hint at that to the owners of their sessions. Return the ``count``."""
+    return (
+        f"WITH gone AS (DELETE FROM pairing WHERE {which} RETURNING local, remote, owner)"  # noqa: S608 - constants
+        " SELECT count(*) AS count, count(CASE WHEN owner IS NOT NULL THEN"
+        " pg_notify(%s || owner, concat_ws(' ', 'pairing', local, remote))::text END) AS hints FROM gone",
+        (*values, channel_of("")),
+    )
+
+
+def _superseding(key: PairKey, replaced: Sequence[Replaced]) -> list[Statement]:
+    """Remove what a pairing replaces."""
+    return [
+        (f"DELETE FROM tombstone WHERE {PAIR}", pair_values(key)),  # noqa: S608 - constants
+        *(_deletion(SAME, same_values(other.pairing)) for other in replaced),
+        *_burying([other.pairing.key for other in replaced]),
+    ]
+
+
+def _burying(keys: Sequence[PairKey]) -> list[Statement]:
+    insertion = (
+        "INSERT INTO tombstone (local, remote) VALUES (%s, %s)"
+        " ON CONFLICT (local, remote) DO UPDATE SET sequence = DEFAULT"
+    )
+    forgetting: list[Statement] = [(FORGET_TOMBSTONES, (MAX_TOMBSTONES,))] if keys else []
+    return [*((insertion, pair_values(key)) for key in keys), *forgetting]
 
 
 def sealed_name(pairing: Pairing) -> str:

@@ -9,8 +9,7 @@ from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl
 from s2connect.store.base import Pairing, PairKey, Pin, Record, Replaced
-from s2connect.store.postgresql.database import Database
-from s2connect.store.postgresql.pool import Connection
+from s2connect.store.postgresql.database import Connection, Database
 from s2connect.store.postgresql.rows import PAIR, PairingRows, pair_values
 from s2connect.store.postgresql.sealing import Sealer
 
