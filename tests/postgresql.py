@@ -130,7 +130,8 @@ class Cluster:
 
     def url(self, database: str) -> str:
         """Return the URL of a database."""
-        return f"postgresql://{USER}@/{database}?host={self.directory}"
+        port = f"&port={self._settings['port']}" if "port" in self._settings else ""
+        return f"postgresql://{USER}@/{database}?host={self.directory}{port}"
 
     def sql(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run one statement outside of a transaction and return its rows."""

@@ -94,6 +94,10 @@ def _cluster(name: str, observation: Observation) -> Iterator[Metric]:
     seen = _gauge("database_reached", "1 while the database was reached when it was asked last, otherwise 0.")
     seen.add_metric([], found is not None)
     yield seen
+    text = "1 while the database confirms what this instance writes, otherwise 0."
+    confirms = _gauge("database_confirms", text)
+    confirms.add_metric([], not observation.endpoint.store_trouble)
+    yield confirms
     if found is None:
         return
     states = Counter("dead" if not one.alive else "draining" if one.draining else "alive" for one in found.instances)

@@ -17,6 +17,12 @@ MAX_NAMED: Final = 10
 LAGS: Final = 10.0
 """Seconds by which a standby may be behind before that is worth a sentence."""
 
+SILENT: Final = 25.0
+"""Seconds after which a standby that has not answered stands still: by default it does every ten."""
+
+WAITS: Final = 3.0
+"""Seconds for which a commit may wait for a standby before that is worth a sentence."""
+
 _OWNERS: Final = f"""
     SELECT owner, count(*) AS count, owner IN (SELECT name FROM instance WHERE {ALIVE}) AS alive
     FROM pairing WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner
@@ -37,9 +43,17 @@ _SERVER: Final = """
 _STANDBYS: Final = """
     SELECT application_name AS name, state, sync_state AS kind,
         extract(epoch FROM replay_lag)::float8 AS lag_seconds,
+        greatest(extract(epoch FROM clock_timestamp() - reply_time), 0)::float8 AS silent_seconds,
         pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint AS lag_bytes
     FROM pg_stat_replication ORDER BY application_name
 """
+
+
+_WAITING: Final = """
+    SELECT max(extract(epoch FROM clock_timestamp() - state_change))::float8 AS seconds
+    FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep'
+"""
+"""Commits of other roles are seen by members of ``pg_monitor`` only, those of our own by everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,7 @@ class Standby:
         state: ``streaming`` where all is well.
         kind: ``sync`` or ``quorum`` where commits wait for it, ``potential`` or ``async`` otherwise.
         lag_seconds: Seconds by which it is behind; None where nothing has been written of late.
+        silent_seconds: Seconds since its last answer. Without one PostgreSQL drops it after a minute.
         lag_bytes: Bytes by which it is behind.
     """
 
@@ -58,7 +73,13 @@ class Standby:
     state: str
     kind: str
     lag_seconds: float | None
+    silent_seconds: float | None
     lag_bytes: int | None
+
+    @property
+    def is_silent(self) -> bool:
+        """True if it has not answered for long, although there is something that it does not have."""
+        return bool(self.lag_bytes) and (self.silent_seconds or 0.0) > SILENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +93,7 @@ class Replication:
         may_read: Whether our role may read who the standbys are.
         role: Our role.
         standbys: The standbys that are connected.
+        waiting_seconds: Seconds for which a commit has been waiting for a standby; None where none does.
     """
 
     synchronous: bool | None
@@ -80,6 +102,7 @@ class Replication:
     may_read: bool
     role: str
     standbys: list[Standby]
+    waiting_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +154,17 @@ async def cluster_of(connection: Connection) -> Cluster:
         links={row["owner"]: row["held"] for row in leases if row["held"]},
         orphaned={row["owner"]: row["count"] for row in owners if not row["alive"]},
         leases_over=sum(row["over"] for row in leases),
-        replication=_replication((await rows(_SERVER))[0], await rows(_STANDBYS)),
+        replication=_replication((await rows(_SERVER))[0], await rows(_STANDBYS), (await rows(_WAITING))[0]["seconds"]),
     )
 
 
-def _replication(server: Row, standbys: list[dict[str, Any]]) -> Replication:
+def _replication(server: Row, standbys: list[dict[str, Any]], waiting: float | None) -> Replication:
     may_read = server["may_read"]
     known = [Standby(**row) for row in standbys if row["state"] is not None]
     asked = bool(server["names"]) and server["commits"] not in ("off", "local")
-    waits = asked and any(one.kind in ("sync", "quorum") and one.state == "streaming" for one in known)
+    waits = asked and any(
+        one.kind in ("sync", "quorum") and one.state == "streaming" and not one.is_silent for one in known
+    )
     return Replication(
         synchronous=waits if may_read or not asked else None,
         names=server["names"],
@@ -147,6 +172,7 @@ def _replication(server: Row, standbys: list[dict[str, Any]]) -> Replication:
         may_read=may_read,
         role=server["role"],
         standbys=known,
+        waiting_seconds=waiting,
     )
 
 
@@ -187,7 +213,11 @@ def _of_replication(found: Replication) -> Iterator[str]:
         yield f"The role {found.role} may not see the standbys. As superuser: GRANT pg_monitor TO {found.role}"
     elif not found.synchronous:
         yield "No synchronous standby is connected: commits wait for it, and time out."
+    if (waiting := found.waiting_seconds) is not None and waiting > WAITS:
+        yield f"A commit has been waiting for a standby for {waiting:.0f} s. Until then nothing new is taken."
     for one in found.standbys:
+        if one.is_silent:
+            yield f"The standby {one.name} has not answered for {one.silent_seconds:.0f} s."
         if one.state != "streaming":
             yield f"The standby {one.name} does not stream ({one.state})."
         elif one.lag_seconds is not None and one.lag_seconds > LAGS:
