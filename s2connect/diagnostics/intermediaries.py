@@ -15,6 +15,7 @@ from s2connect.certs.chain import verify_pki
 from s2connect.diagnostics.findings import Check, Finding, Findings, Layer, milliseconds
 from s2connect.diagnostics.home import ExaminedEndpoint
 from s2connect.diagnostics.probes import ASK_TIMEOUT, connect
+from s2connect.endpoint.instances import mqtt_instance
 from s2connect.errors import CertificateRefused, S2ConnectError
 from s2connect.model.proxy import Proxies
 from s2connect.model.url import MqttUrl
@@ -71,7 +72,7 @@ async def check_broker(endpoint: ExaminedEndpoint, found: Findings) -> None:
     from s2connect.transports.mqtt.broker import BrokerConnection  # only where MQTT is used
 
     found.check = Check(Layer.BROKER, "broker.settings")
-    settings = await asyncio.to_thread(mqtt.complete, endpoint.config.host)
+    settings = await asyncio.to_thread(mqtt.complete, endpoint.config.host, mqtt_instance(endpoint.config))
     context = await asyncio.to_thread(settings.context)
     found.check = Check(Layer.BROKER, "broker.tls")
     answering: list[MqttUrl] = []

@@ -44,6 +44,11 @@ def instance_name(config: EndpointConfig) -> str:
     return checked_name(named) if named else config.instance or machine_name()
 
 
+def mqtt_instance(config: EndpointConfig) -> str:
+    """Return the name of this instance for its MQTT client id; empty where no database is shared with others."""
+    return "" if config.store is None else instance_name(config)
+
+
 def checked_name(name: str) -> str:
     """Return the name of an instance; UsageError if it cannot be one."""
     if not re.fullmatch(INSTANCE_NAME, name):

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import wan_client_context
+from s2connect.endpoint.instances import mqtt_instance
 from s2connect.endpoint.state import EndpointState
 
 if TYPE_CHECKING:  # of the extra
@@ -18,7 +19,7 @@ async def mqtt_transport(state: EndpointState) -> MqttTransport:
 
     config, settings = state.config, None
     if config.mqtt is not None:
-        settings = await asyncio.to_thread(config.mqtt.complete, config.host)
+        settings = await asyncio.to_thread(config.mqtt.complete, config.host, mqtt_instance(config))
     return MqttTransport(
         settings,
         role_of=lambda node: state.local.nodes[node].description.role,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import wan_client_context
 from s2connect.endpoint.config import EndpointConfig
+from s2connect.endpoint.instances import mqtt_instance
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import S2ConnectError
 from s2connect.session.http_client import SessionClient
@@ -82,7 +83,8 @@ class FileReader:
                 if mqtt is not None:
                     mqtt.forget_contexts()
             case "mqtt" if mqtt is not None and config.mqtt is not None:
-                await mqtt.renew(await asyncio.to_thread(config.mqtt.complete, config.host))
+                settings = await asyncio.to_thread(config.mqtt.complete, config.host, mqtt_instance(config))
+                await mqtt.renew(settings)
 
 
 def digests(config: EndpointConfig) -> dict[Path, bytes | None]:

@@ -80,7 +80,7 @@ async def test_a_primary_without_its_standby_takes_nothing_new_and_loses_nothing
                 for name, own in zip(("one", "two"), metrics, strict=True)
             ]
             async with within(150), devices(wan, 4) as fleet:
-                await asyncio.to_thread(instances[1].event, "ready")
+                await asyncio.to_thread(instances[1].event, "pairing_code")  # the one that counts at both
                 await paired(instances[0], fleet)
                 found = await status(url)
                 assert found["replication"]["synchronous"] is True

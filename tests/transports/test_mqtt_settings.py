@@ -62,6 +62,16 @@ def test_complete_reads_the_password_and_makes_a_client_id_of_the_host(tmp_path:
     assert read(client_id="mine").complete("host").client_id == "mine"
 
 
+@pytest.mark.rule("MQ-16")
+def test_each_instance_has_a_client_id_of_its_own() -> None:
+    assert read().complete("cloud.example", "a-1").client_id == "s2-cloud.example-a-1"
+    assert read().complete("x" * 80, "a-1").client_id == f"s2-{'x' * 57}-a-1"
+    complete = read(client_id="cloud:{instance}", username="cloud:{instance}").complete("host", "a-1")
+    assert (complete.client_id, complete.username) == ("cloud:a-1", "cloud:a-1")
+    with pytest.raises(ConfigurationError, match="client id of this instance"):
+        read(client_id=f"{'x' * 50}{{instance}}").complete("host", "a" * 20)
+
+
 NODES = ["mqtts://a.example", "mqtts://b.example:8884"]
 
 

@@ -75,18 +75,47 @@ def unavailable(doing: str, url: str, error: BaseException | None) -> StorageUna
 _HINTS = (
     ("^database .* does not exist", _NO_DATABASE),
     ("^role .* does not exist", "Make it with createuser, or mend the URL."),
+    (
+        "pg_hba.*no encryption",
+        "The database takes encrypted connections only from here: sslmode=verify-full in the URL.",
+    ),
     ("password|pg_hba", _NO_PASSWORD),
     ("connection slots|too many clients|too many connections", _TOO_MANY),
     ("read-only|in recovery", _STANDBY),
     ("does not support SSL", "Set ssl = on and a certificate at PostgreSQL; without sslmode it goes on unencrypted."),
+    ("does not match host name", "Name it in the URL as its certificate does, or give it a certificate for this name."),
+    ("^could not read root|^root cert", "sslrootcert names the file with the CA of the database, or is: system"),
+    (
+        "certificate verify failed",
+        "Its certificate is not of the CA that sslrootcert names, or one of the two has expired: "
+        "openssl s_client -starttls postgres -connect HOST:5432 -CAfile FILE",
+    ),
+    (
+        "alert|private key|client certificate|certificate authentication",
+        "sslcert and sslkey of the URL name our certificate and its key, which nobody else may read. The database "
+        "takes one of its ssl_ca_file that has not expired, for the user in its CN.",
+    ),
     ("SSL|certificate", "sslmode, sslrootcert and the name in the URL decide how it is checked: PostgreSQL's manual."),
 )
 """Sentences of libpq about a connection that failed, which has no code for them, and the hints."""
 
 
 def _of_connection(text: str) -> str:
-    """Return the reason in what libpq says of a connection that failed, whose sentences repeat host and port."""
+    """Return the reason in what libpq says of a connection that failed: for each host, where there are several."""
+    first, _, others = text.partition("All failures were:")
+    each = [(host, _of_host(said)) for host, said in _EACH.findall(others)]
+    reasons = dict.fromkeys(reason for _, reason in each)
+    if len(reasons) < 2:
+        return _of_host(first)
+    return "; ".join(f"{host}: {reason}" for host, reason in dict.fromkeys(each))
+
+
+_EACH = re.compile(r"^- host: '?([^',]+)'?, .*?: (connection (?:failed|is bad): .*?)(?=^- host: |\Z)", re.M | re.S)
+
+
+def _of_host(text: str) -> str:
+    """Return the reason in a sentence of libpq, which repeats host and port."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if "failed:" in line), lines[-1] if lines else "")
     last = last.rpartition("failed:")[2].strip().removeprefix("FATAL:").strip().rstrip(".")
-    return "".join(character for character in last if character.isprintable())[:200]
+    return "".join(character for character in last if character.isprintable())[:200].rstrip()

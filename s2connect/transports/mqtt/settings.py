@@ -23,7 +23,7 @@ from s2connect.errors import CertificateRefused, ConfigurationError
 from s2connect.model.url import MqttUrl
 from s2connect.store.files import read_private
 from s2connect.transports.mqtt.parameters import MqttPassword, Protection
-from s2connect.transports.mqtt.topics import check_client_id, check_group, check_prefix
+from s2connect.transports.mqtt.topics import InvalidTopic, check_client_id, check_group, check_prefix
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +37,18 @@ SETTLE_SECONDS = 0.5
 """Seconds in which a subscription is known at all nodes of a cluster; some tens of milliseconds were measured."""
 
 
+INSTANCE: Final = "{instance}"
+"""Stands for the name of an instance, of which each needs a client id of its own."""
+
+
 def _first_node(validated: dict[str, Any]) -> str:
     """Return what ``url`` is where it is not given; the empty text, which is none, without ``urls``."""
     return next(iter(validated.get("urls") or ()), "")
+
+
+def _check_client_id(value: str) -> str:
+    check_client_id(value.replace(INSTANCE, "x"))
+    return value
 
 
 class MqttSettings(BaseModel):
@@ -51,7 +60,8 @@ class MqttSettings(BaseModel):
         settle: Seconds that a subscription at one node of a cluster takes to be known at the others, which no broker
             says: a session opens that much later. None is :data:`SETTLE_SECONDS` with several nodes, and 0 with one.
         client_id: MQTT client id, of this endpoint only: two that share one end each other's connection (MQ-16). None
-            until :meth:`complete` makes it of the host name.
+            until :meth:`complete` makes it of the host name. ``{instance}`` in it and in ``username`` is the name of
+            the instance, where several serve one endpoint.
         prefix: Topic prefix of the sessions that this endpoint offers.
         username: For the broker, None for none.
         password_file: File with the password, which only its owner may read.
@@ -70,7 +80,7 @@ class MqttSettings(BaseModel):
     urls: Annotated[tuple[MqttUrl, ...], Field(min_length=1, max_length=MAX_NODES)] | None = None
     url: MqttUrl = Field(default_factory=_first_node, validate_default=True)
     settle: Annotated[float, Field(ge=0, le=5)] | None = None
-    client_id: Annotated[str, AfterValidator(check_client_id)] | None = None
+    client_id: Annotated[str, AfterValidator(_check_client_id)] | None = None
     prefix: Annotated[str, AfterValidator(check_prefix)] = "s2"
     username: str | None = None
     password_file: Path | None = None
@@ -123,18 +133,25 @@ class MqttSettings(BaseModel):
         made._password = password
         return made
 
-    def complete(self, host: str) -> Self:
+    def complete(self, host: str, instance: str = "") -> Self:
         """Return these settings with a client id and the password of the file. Reads it: call this in a thread.
 
         Args:
             host: Host name of the endpoint, of which the client id is made where none is set.
+            instance: Name of this instance, where several serve the endpoint; part of the client id then.
 
         Raises:
-            ConfigurationError: There is no password file.
+            ConfigurationError: There is no password file, or the client id is none with the name of the instance.
             StorageError: It cannot be read, or others can read it.
         """
-        client_id = self.client_id or f"s2-{re.sub('[^0-9a-zA-Z.-]', '-', host)}"[:64]
-        made = self.model_copy(update={"client_id": client_id})
+        end = f"-{instance}" if instance else ""
+        named = self.client_id or f"s2-{re.sub('[^0-9a-zA-Z.-]', '-', host)}"[: 64 - len(end)] + end
+        try:
+            client_id = check_client_id(named.replace(INSTANCE, instance))
+        except InvalidTopic as error:
+            raise ConfigurationError(f"The MQTT client id of this instance cannot be used: {error}.") from None
+        username = self.username and self.username.replace(INSTANCE, instance)
+        made = self.model_copy(update={"client_id": client_id, "username": username})
         if self.password_file is not None:
             content = read_private(self.password_file, MAX_PASSWORD_BYTES)
             if content is None:
