@@ -15,8 +15,8 @@ from tests.postgresql import Cluster
 
 INSTANCES = """
     INSERT INTO instance (name, started, seen, version, schema, address, host, sessions, draining) VALUES
-        ('a-1', clock_timestamp(), clock_timestamp() + interval '10 minutes', '0.1', 1, 'machine-a.example:8443', 's2.example', 12, false),
-        ('a-2', clock_timestamp(), clock_timestamp() + interval '10 minutes', '0.2', 1, 'machine-a.example:8443', 's3.example', 3, true),
+        ('a-1', clock_timestamp(), now() + interval '1 h', '0.1', 1, 'machine-a.example:8443', 's2.example', 12, false),
+        ('a-2', clock_timestamp(), now() + interval '1 h', '0.2', 1, 'machine-a.example:8443', 's3.example', 3, true),
         ('b', clock_timestamp(), clock_timestamp() - interval '5 minutes', '0.1', 1, 'machine-b.example:8443', 'old', 7,
             false)
 """
