@@ -143,6 +143,19 @@ class Unpaired(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairingsChanged(Event):
+    """Another instance of this endpoint has made or ended pairings, where instances tell each other.
+
+    Attributes:
+        node: Our node; None where it may be any.
+        peer: The other node, likewise.
+    """
+
+    node: NodeId | None
+    peer: NodeId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenUnknown(Event):
     """A paired peer came with an access token that is not known here. At most once an hour for each peer.
 

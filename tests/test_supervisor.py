@@ -481,6 +481,7 @@ def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
 
 ELSEWHERE = {
     "worker": "instances/test_instances_workers.py",
+    "announce": "instances/test_instances_tasks.py",
     "cluster": "endpoint/test_endpoint_postgresql.py",
     "presence": "endpoint/test_endpoint_postgresql.py",
     **dict.fromkeys(

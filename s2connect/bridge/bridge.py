@@ -5,30 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
-
-from pydantic import ValidationError
+from typing import Any, Final
 
 from s2connect import (
-    Deployment,
     Endpoint,
-    EndpointConfig,
-    Home,
     Node,
     NodeConfig,
     NodeId,
     PairKey,
     Role,
-    create_home,
-    first_fault,
     for_display,
-    read_config,
 )
 from s2connect.bridge.config import (
     VERSIONS,
@@ -45,7 +36,7 @@ from s2connect.bridge.config import (
     RouteConfig,
 )
 from s2connect.bridge.counters import Totals
-from s2connect.bridge.identity import BridgeIdentity, provide_identity, write_identity
+from s2connect.bridge.identity import check_names
 from s2connect.bridge.link import Link
 from s2connect.bridge.link_state import LinkState, LinkStatus
 from s2connect.bridge.mqtt import MqttDevicesSide, MqttManagerSide
@@ -63,17 +54,24 @@ from s2connect.bridge.plain import (
     PlainServerLinkSide,
     PlainServerManagerSide,
 )
+from s2connect.bridge.preparing import prepare_home, provided_identity, remember_routes
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
-from s2connect.bridge.sides import ConfiguredDevicesSide, DevicesSide, LinkSide, ManagerSide
-from s2connect.errors import ConfigurationError, NotInitialised, S2ConnectError
+from s2connect.bridge.sides import ConfiguredDevicesSide, DevicesSide, Hold, LinkSide, ManagerSide
+from s2connect.errors import ConfigurationError, S2ConnectError
 from s2connect.session import Latencies, PeerLimits
 from s2connect.transports import MqttTransport
 
 _log = logging.getLogger(__name__)
 
-"""File of the home with the id of the bridge."""
+DRAINS: Final = "this instance is about to end"
+
+LEFT_WITHIN: Final = 8.0
+"""Seconds in which the last sessions end that were told to."""
+
+LOOK_EVERY: Final = 0.05
+"""Seconds between two looks whether they have."""
 
 Object = dict[str, Any]
 OnChange = Callable[[str, LinkStatus], None]
@@ -157,32 +155,25 @@ class Bridge:
             ConfigurationError: A setting cannot be used, or a port is taken.
             StorageError: The home cannot be used, or another process has it.
         """
-        settings, identity = await asyncio.to_thread(prepare_home, config)
+        settings = await asyncio.to_thread(prepare_home, config)
         nodes = any(_is_node(route) for route in config.routes)
         async with Endpoint.open(
             config.home, config=settings, serve=nodes, listen=False, addresses=addresses
         ) as endpoint:
+            identity = await provided_identity(config, endpoint)
+            check_names(config, identity)
+            if endpoint.sharing is not None:
+                endpoint.sharing.exchange_pairings()
             made = cls(config, endpoint, identity.id, on_change, record)
             try:
                 await endpoint.keep_settings()  # other commands read them in the home
                 for route in config.routes:
                     await made._begin(route)
-                await made._remember(config)
+                await remember_routes(config, endpoint)
                 await endpoint.listen()  # now every device that connects finds its link
                 yield made
             finally:
                 await made._close()
-
-    async def _remember(self, config: BridgeConfig) -> None:
-        """Note the routes in the home, so that one is recognised that is renamed later."""
-
-        def remember() -> None:
-            home = Home.open(self.config.home)
-            known = provide_identity(home)
-            if (wanted := known.with_routes(config.routes)) != known:
-                write_identity(home, wanted)
-
-        await asyncio.to_thread(remember)
 
     async def _begin(self, config: RouteConfig) -> None:
         policy = Policy(
@@ -204,11 +195,17 @@ class Bridge:
             on_change=partial(self._changed, config.name),
             failures=self.endpoint.supervisor.failures,
             record=self._record,
+            hold=self._hold_of(config.id_in(self.id)),
         )
         if self._watch is not None:
             route.watch_links(partial(self._watch, config.name))
         await route.start()
         self._running[config.name] = _Running(config, route)
+
+    def _hold_of(self, route: NodeId) -> Callable[[str], Hold] | None:
+        """Return what gives the hold of a device's link; None where no other instance may have it."""
+        sharing = self.endpoint.sharing
+        return None if sharing is None else lambda key: sharing.link_hold(route, representative_id(route, key))
 
     async def _devices_side(self, route: RouteConfig) -> DevicesSide:
         config, own = route.devices, route.id_in(self.id)
@@ -278,6 +275,36 @@ class Bridge:
         running, self._running = list(self._running.values()), {}
         await asyncio.gather(*(one.route.close() for one in running))
 
+    # End as one of several instances
+
+    async def drain(self, *, wait: float, rate: float) -> int:
+        """Serve what was begun, for ``wait`` seconds at most; then have peers go elsewhere, ``rate`` links a second.
+
+        Returns the number of links that had a session.
+        """
+        return await self.endpoint.drain(wait=wait, rate=rate, hand_over=self._hand_over)
+
+    async def _hand_over(self, rate: float) -> int:
+        loop, links = (
+            asyncio.get_running_loop(),
+            [link for running in self._running.values() for link in running.route.links.values()],
+        )
+        for link in links:
+            link.begin_none(DRAINS)
+        used = [link for link in links if link.is_used]
+        began = loop.time()
+        for number, link in enumerate(used):
+            if (due := began + number / rate) > loop.time():
+                await asyncio.sleep(due - loop.time())
+            link.leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEFT_WITHIN):
+                left = used
+                while left:
+                    await asyncio.sleep(LOOK_EVERY)
+                    left = [link for link in left if link.is_used]
+        return len(used)
+
     # Reload
 
     async def reload(self, config: BridgeConfig) -> Reloaded:
@@ -287,6 +314,8 @@ class Bridge:
         """
         async with self._reloading:
             done = Reloaded()
+            if self.endpoint.sharing is not None:
+                check_names(config, await provided_identity(config, self.endpoint))
             self.failed.clear()
             old = self.config
             tables = ("home", "endpoint", "mqtt", "proxy", "metrics", "page")
@@ -302,7 +331,7 @@ class Bridge:
             files = await self.endpoint.reread_files()
             done.reread.extend(files.changed)
             done.unread.update(files.failed)
-            await self._remember(config)
+            await remember_routes(config, self.endpoint)
             self.config = config
             return done
 
@@ -460,33 +489,3 @@ def _same_but_devices(old: RouteConfig, new: RouteConfig) -> bool:
         return False
     devices = old.devices.model_copy(update={"device": new.devices.device})
     return old.model_copy(update={"devices": devices, "files": new.files}) == new
-
-
-def prepare_home(config: BridgeConfig) -> tuple[EndpointConfig, BridgeIdentity]:
-    """Create the home of a bridge, or update its settings from the file; return them and its identity. Blocks."""
-    try:
-        known = read_config(Home.open(config.home))
-    except NotInitialised:
-        known = None
-    section = config.endpoint
-    settings = {
-        **section.model_dump(exclude_none=True),
-        "vault": known.vault if known is not None else section.vault,
-        "mqtt": config.mqtt,
-        "proxy": config.proxy.url,
-        "proxy_exceptions": config.proxy.exceptions,
-        "nodes": known.nodes if known is not None else (),
-    }
-    if known is not None and section.host is None:
-        settings["host"] = known.host
-    elif section.host is None and section.deployment is Deployment.WAN:
-        settings["host"] = socket.getfqdn()
-    try:
-        wanted = EndpointConfig.model_validate(settings)
-    except ValidationError as error:
-        setting, what = first_fault(error)
-        raise ConfigurationError(f"{config.file}: {setting or 'the settings'}: {what}.") from None
-    if known is None:
-        wanted = create_home(config.home, wanted)
-    home = Home.open(config.home)
-    return wanted, provide_identity(home)

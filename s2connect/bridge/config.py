@@ -55,11 +55,24 @@ class EndpointSection(Section):
     host: Shown | None = None
     port: Annotated[int, Field(ge=0, le=65535)] = EndpointConfig.model_fields["port"].default
     bind: str | None = None
+    listen_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    balancers: tuple[str, ...] = ()
+    balancers_only: bool = False
+    tls: Literal["own", "balancer"] = "own"
     deployment: Deployment = Deployment.LAN
     certificate: Path | None = None
     private_key: Path | None = None
     trust_anchors: Path | None = None
     vault: Literal["auto", "keyring", "files"] = "auto"
+    store: str | None = None
+    store_key_file: Path | None = None
+    instance: str | None = None
+    instance_url: str | None = None
+    drain_wait: Annotated[float, Field(ge=0, le=3600)] = EndpointConfig.model_fields["drain_wait"].default
+    drain_rate: Annotated[float, Field(gt=0, le=100_000)] = EndpointConfig.model_fields["drain_rate"].default
+    store_outage_limit: Annotated[float, Field(ge=0, le=86_400)] = EndpointConfig.model_fields[
+        "store_outage_limit"
+    ].default
     advertise: bool = True
     allow_private_addresses: bool = False
 
@@ -81,9 +94,11 @@ class MetricsSection(Section):
 
     Attributes:
         port: TCP port on this machine.
+        bind: Address to listen on, as in ``MetricsSettings``: for the checks of a balancer.
     """
 
     port: Port
+    bind: Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)] = "127.0.0.1"
 
 
 class ConfiguredDevice(Section):

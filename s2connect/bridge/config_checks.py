@@ -117,7 +117,7 @@ class _Checker:
             self._identity(section.certificate, section.private_key)
         if isinstance(section, EndpointSection):
             self._endpoint(section)
-        if isinstance(section, PageSettings):
+        if isinstance(section, PageSettings | MetricsSection):
             self._address("bind", section.bind)
         if isinstance(section, Listening):
             self._listening(section)
@@ -167,11 +167,17 @@ class _Checker:
     def _endpoint(self, section: EndpointSection) -> None:
         if section.bind is not None:
             self._address("bind", section.bind, every=None)
-        if section.host is not None:
-            try:
-                EndpointConfig(host=section.host)
-            except ValidationError as error:
-                self._add("host", f"host: {first_fault(error)[1]}")
+        given = section.model_dump(exclude_unset=True, exclude_none=True)
+        if (section.certificate is None) != (section.private_key is None):
+            return  # it has its line
+        try:
+            EndpointConfig(**given).with_environment()
+        except ValidationError as error:
+            setting, what = first_fault(error)
+            name = setting.partition(".")[0] or what.partition(" ")[0]  # what concerns several begins with the first
+            self._add(name, f"{name}: {what}" if setting else what)
+        except S2ConnectError as error:
+            self._problems.add(self._place, error.what.rstrip("."))
 
     def _address(self, name: str, address: str, *, every: str | None = "*") -> None:
         from s2connect.transports import check_bind  # loads the server

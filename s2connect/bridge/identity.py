@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from s2connect import Home, NodeId, for_display
-from s2connect.bridge.config import RouteConfig
+from s2connect.bridge.config import BridgeConfig, RouteConfig
 from s2connect.errors import ConfigurationError
 
 MAX_NAME: Final = 60
@@ -31,6 +31,15 @@ class BridgeIdentity:
 
     id: NodeId
     routes: Mapping[str, KnownRoute] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Return it as it is kept."""
+        routes = [
+            {"name": name, "id": str(known.id), "devices": known.devices, "manager": known.manager}
+            for name, known in self.routes.items()
+        ]
+        value: dict[str, Any] = {"id": str(self.id), **({"routes": routes} if routes else {})}
+        return json.dumps(value).encode("ascii") + b"\n"
 
     def with_routes(self, routes: Sequence[RouteConfig]) -> BridgeIdentity:
         """Return it with other routes."""
@@ -63,16 +72,19 @@ class BridgeIdentity:
         return found
 
 
-def read_identity(home: Home) -> BridgeIdentity | None:
-    """Return the identity in a home; None where it has none yet. Blocks.
+def check_names(config: BridgeConfig, identity: BridgeIdentity) -> None:
+    """Refuse routes that were renamed without keeping their ids. Raises ConfigurationError."""
+    for name, what in identity.renamed(config.routes).items():
+        raise ConfigurationError(f"{config.file}: route {for_display(name, MAX_NAME)}: {what}.")
 
-    Raises:
-        ConfigurationError: It is damaged.
-        StorageError: It cannot be read.
-    """
-    content = home.read(Home.BRIDGE_FILE)
-    if content is None:
-        return None
+
+def made_identity() -> BridgeIdentity:
+    """Return a new identity."""
+    return BridgeIdentity(NodeId(uuid4()))
+
+
+def identity_of(content: bytes, place: str) -> BridgeIdentity:
+    """Return the identity that was written in a place. Raises ConfigurationError if it is damaged."""
     try:
         value = json.loads(content)
         routes = {
@@ -81,22 +93,28 @@ def read_identity(home: Home) -> BridgeIdentity | None:
         }
         return BridgeIdentity(NodeId(UUID(value["id"])), routes)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigurationError(f"{home.path / Home.BRIDGE_FILE} does not hold the id of the bridge.") from None
+        raise ConfigurationError(f"{place} does not hold the id of the bridge.") from None
+
+
+def read_identity(home: Home) -> BridgeIdentity | None:
+    """Return the identity in a home; None where it has none yet. Blocks.
+
+    Raises:
+        ConfigurationError: It is damaged.
+        StorageError: It cannot be read.
+    """
+    content = home.read(Home.BRIDGE_FILE)
+    return None if content is None else identity_of(content, str(home.path / Home.BRIDGE_FILE))
 
 
 def provide_identity(home: Home) -> BridgeIdentity:
     """Return the identity in a home, and make it where there is none. Blocks. The errors are those of reading."""
     found = read_identity(home)
     if found is None:
-        write_identity(home, found := BridgeIdentity(NodeId(uuid4())))
+        write_identity(home, found := made_identity())
     return found
 
 
 def write_identity(home: Home, identity: BridgeIdentity) -> None:
     """Write the identity, durably. Blocks. Raises StorageError."""
-    routes = [
-        {"name": name, "id": str(known.id), "devices": known.devices, "manager": known.manager}
-        for name, known in identity.routes.items()
-    ]
-    value: dict[str, Any] = {"id": str(identity.id), **({"routes": routes} if routes else {})}
-    home.write_private(Home.BRIDGE_FILE, json.dumps(value).encode("ascii") + b"\n")
+    home.write_private(Home.BRIDGE_FILE, identity.to_json())

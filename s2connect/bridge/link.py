@@ -9,25 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
-from s2connect import Connection, FailureLog, InvalidMessage, Message, Role, for_display
+from s2connect import Connection, FailureLog, Message, Role, for_display
 from s2connect.bridge.counters import Counters
-from s2connect.bridge.link_state import LinkEvent, LinkState, LinkStateMachine, LinkStatus, SideStatus
+from s2connect.bridge.farewell import FAREWELL_TIMEOUT, answer_after_end, end_of
+from s2connect.bridge.link_state import TABLE, LinkEvent, LinkState, LinkStateMachine, LinkStatus, SideStatus
 from s2connect.bridge.recording import Record
-from s2connect.bridge.relay import ENDED, Out, Overdue, Policy, Relay
+from s2connect.bridge.relay import Out, Overdue, Policy, Relay
 from s2connect.bridge.side_connection import SideConnection
-from s2connect.bridge.sides import NOT_NOW, Initiator, LinkSide
+from s2connect.bridge.sides import NOT_NOW, Hold, Initiator, LinkSide
 from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, NotPaired, PeerTimeout, S2ConnectError
 from s2connect.messages import (
-    NIL_ID,
-    RECEPTION_STATUS,
     SESSION_REQUEST,
-    ReceptionStatusValue,
-    read_message,
-    reception_status,
     write_message,
 )
 from s2connect.session import begin_work, work_since
-from s2connect.transports import ABNORMAL_CLOSURE, GOING_AWAY, NORMAL_CLOSURE
+from s2connect.transports import GOING_AWAY, NORMAL_CLOSURE
 
 _log = logging.getLogger(__name__)
 
@@ -43,9 +39,6 @@ ARRIVAL_TIMEOUT: Final = 30.0
 RENDEZVOUS: Final = 20.0
 """Seconds for the second request where both sides connect to the bridge."""
 
-FAREWELL_TIMEOUT: Final = 3.0
-"""Seconds to announce the end to the remaining side, before its connection is closed."""
-
 _UNEXPECTED: Final = "an unexpected error; its details are in the log"
 
 
@@ -60,9 +53,11 @@ class LinkWatch(Protocol):
 
 
 _UNDER_WAY: Final = frozenset({LinkState.REACHING, LinkState.ADMITTING})
+_IN_SESSION: Final = _UNDER_WAY | {LinkState.UP, LinkState.PARTING}
 
-_Over = asyncio.Future[tuple[Role, ConnectionClosed | None]]
-"""Resolves at the end of a session: the side whose connection has ended, and its code; None for an error of ours."""
+_Over = asyncio.Future[tuple[Role, ConnectionClosed | None] | str]
+"""Resolves at the end of a session: the side whose connection has ended, and its code, None for an error of ours; or a
+text, for which this instance may not go on."""
 
 
 class Link:
@@ -75,8 +70,10 @@ class Link:
         on_change: Called with the link after every change of its state.
         failures: Reports errors of ours.
         record: Given each connection before anything passes on it, to observe it.
+        hold: Hold of the link, where other instances may have it; None where this is the only one.
 
     Attributes:
+        hold: The same.
         watch: Sees every message; None for nobody.
     """
 
@@ -89,6 +86,7 @@ class Link:
         on_change: Callable[[Link], None] | None = None,
         failures: FailureLog | None = None,
         record: Record | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self.name = name
         self._record = record
@@ -109,6 +107,13 @@ class Link:
         self._changed = asyncio.Event()
         self._times_up = 0
         self.watch: LinkWatch | None = None
+        self.hold = hold
+        self._is_cut = False  # the session ends without a word: this instance has lost the link
+        self._closing = ""  # reason for which no session begins here any more
+        if hold is not None:
+            hold.user = self
+            for side in self.sides.values():
+                side.is_held = True
 
     # Called by the sides
 
@@ -122,6 +127,8 @@ class Link:
             None, or a refusal for the peer's user.
         """
         if self._machine.state is LinkState.STOPPED or not self._is_paired():
+            return NOT_NOW
+        if self._closing or (self.hold is not None and self.is_leased and not self.hold.is_held):
             return NOT_NOW
         if (arriving := self._arriving.get(role)) is not None and not arriving.done():
             return None  # the answer to the first request may have been lost
@@ -158,6 +165,42 @@ class Link:
             return False
         self._changed.set()
         return True
+
+    # Called by the hold
+
+    @property
+    def is_leased(self) -> bool:
+        """Return whether no peer's request takes the link to this instance: nobody asks, or every instance is asked."""
+        return self._is_paired() and all(
+            side.initiator is Initiator.BRIDGE or side.reaches_all for side in self.sides.values()
+        )
+
+    @property
+    def is_used(self) -> bool:
+        """Return whether a session is up or under way."""
+        return bool(self._connected) or self._machine.state in _IN_SESSION
+
+    def hold_changed(self) -> None:
+        """Note that the link was claimed for this instance, or that another one has it, or none any more."""
+        self._changed.set()
+
+    def begin_none(self, reason: str) -> None:
+        """Begin no session from now on, because the peers go to another instance soon; one that is up stays."""
+        self._closing = reason
+        self._changed.set()
+
+    def leave(self) -> None:
+        """End the session, after a request to connect anew, so that another instance has the link."""
+        if not self._over.done():
+            self._over.set_result(self._closing)
+        self._changed.set()
+
+    def hold_lost(self, reason: str) -> None:
+        """End the session at once: another instance has the link, or may have it."""
+        self._is_cut = True
+        if not self._over.done():
+            self._over.set_result(reason)
+        self._changed.set()
 
     def connections(self) -> Mapping[Role, Connection]:
         """Return the open connections, by the role of the peer."""
@@ -210,7 +253,7 @@ class Link:
         """
         try:
             while True:
-                if await self._wait_for_work():
+                if await self._wait_for_work() and await self._obtain():
                     await self._session()
         except Exception:
             self._on(LinkEvent.BROKEN, reason=_UNEXPECTED)
@@ -250,9 +293,12 @@ class Link:
         elif machine.state is LinkState.UNPAIRED or (self._paired_anew and machine.state is LinkState.REFUSED):
             self._on(LinkEvent.PAIRED)
         self._paired_anew = False
+        if paired and self.hold is not None:
+            self._look_at_hold(self.hold)
         if paired and self._has_request():
             return True
-        due = machine.retry_at if paired and self._opens_itself() else None
+        may_open = paired and self._opens_itself() and (self.hold is None or self.hold.is_held) and not self._closing
+        due = machine.retry_at if may_open else None
         try:
             async with asyncio.timeout_at(due):
                 await self._changed.wait()
@@ -260,8 +306,40 @@ class Link:
             return True
         return False
 
+    def _look_at_hold(self, hold: Hold) -> None:
+        """Note where the link is, in its state."""
+        state, where = self._machine.state, for_display(hold.where, 60)
+        is_away = not hold.is_held if self.is_leased else bool(where)
+        reason = f"the instance {where} has it" if where else "no instance has claimed it yet"
+        if self._closing:
+            self._answer_all(NOT_NOW)
+            hold.let_go()
+            is_away, reason = True, self._closing
+        if (
+            is_away
+            and LinkEvent.AWAY in TABLE[state]
+            and (state, self._machine.reason) != (LinkState.ELSEWHERE, reason)
+        ):
+            self._on(LinkEvent.AWAY, reason=reason)
+        elif not is_away and state is LinkState.ELSEWHERE:
+            self._on(LinkEvent.FREE)
+
+    async def _obtain(self) -> bool:
+        """Take the link, because its peer came to this instance. False where the database is not there for that."""
+        if self.hold is None or self.is_leased:
+            return self.hold is None or self.hold.is_held
+        try:
+            await self.hold.take()
+        except S2ConnectError as error:
+            self._on(LinkEvent.BEGIN)
+            self._answer_all(NOT_NOW)
+            self._on(LinkEvent.FAILED, reason=for_display(str(error), 300))
+            return False
+        return True
+
     async def _session(self) -> None:
         """Connect both sides, carry messages, and part."""
+        self._is_cut = False
         self._on(LinkEvent.BEGIN)
         try:
             relay = self._relay = await self._connect()
@@ -290,8 +368,9 @@ class Link:
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not meeting.done():
-                role, _ = self._over.result()
-                raise ConnectionClosed(GOING_AWAY, f"{self.sides[role].title} ended the session")
+                end = self._over.result()
+                why = end if isinstance(end, str) else f"{self.sides[end[0]].title} ended the session"
+                raise ConnectionClosed(GOING_AWAY, why)
             meeting.result()
             versions = {role: side.connection.info.s2_version for role, side in self._connected.items()}
             return Relay(versions, self.policy, counters=self.counters, on_details=self.sides[Role.RM].on_details)
@@ -374,13 +453,18 @@ class Link:
                 return "a peer that was connected asks for a new session"
             self._changed.clear()
             await self._changed.wait()
-        role, closed = over.result()
-        return _UNEXPECTED if closed is None else _end_of(self.sides[role].title, closed)
+        if isinstance(end := over.result(), str):
+            return end
+        role, closed = end
+        return _UNEXPECTED if closed is None else end_of(self.sides[role].title, closed)
 
     def _relayed(self, relay: Relay, over: _Over, role: Role, text: str) -> float | None:
         """Pass a text on, or answer it. Returns the seconds until its side may be read again."""
         size = len(text)
         begun, now = begin_work(size), self._loop.time()
+        if self.hold is not None and now >= self.hold.until:
+            self.hold_lost("the lease of the link is over")
+            return FAREWELL_TIMEOUT
         outs = relay.received(role, text, now=now)
         worked = work_since(begun, size)
         if self.watch is not None:
@@ -412,7 +496,10 @@ class Link:
             self._on_end(over, Role.RM, error)
 
     def _has_request(self) -> bool:
-        return any(self._is_requesting(role) for role in self._requests)
+        """Return whether a peer has come to this instance, and requests a session."""
+        alone = self.hold is not None and not self.is_leased
+        asks = (role for role in self._requests if not (alone and self.sides[role].reaches_all))
+        return any(self._is_requesting(role) for role in asks)
 
     def _is_requesting(self, role: Role) -> bool:
         return (request := self._requests.get(role)) is not None and not request.done()
@@ -439,11 +526,12 @@ class Link:
         for side in sides.values():
             side.hold()
         try:
-            if relay is not None:
+            if relay is not None and not self._is_cut:
                 self._answer(relay, relay.ended())
         finally:
             try:
-                await asyncio.gather(*(self._say_goodbye(role, side) for role, side in sides.items()))
+                if not self._is_cut:
+                    await asyncio.gather(*(self._say_goodbye(role, side) for role, side in sides.items()))
             finally:
                 await asyncio.gather(*(side.close() for side in sides.values()))
                 self._relay = None
@@ -455,7 +543,7 @@ class Link:
         over: _Over = self._loop.create_future()
 
         def take(text: str) -> float:
-            if (answer := _answer(text, subject)) is None:
+            if (answer := answer_after_end(text, subject)) is None:
                 self._on_end(over, role, ConnectionClosed(NORMAL_CLOSURE))
             elif answer:
                 outbox.put(answer)
@@ -489,25 +577,3 @@ class Link:
                 self._on_change(self)
             except Exception as error:
                 self._failures.failed("link", error, name=f"the observer of the link {self.name}")
-
-
-def _answer(text: str, farewell: str) -> str | None:
-    """Return the answer to a message received after the end of the relay (MSG-03), empty for none.
-
-    None: it is the ReceptionStatus of the message with the id ``farewell``.
-    """
-    try:
-        message = read_message(text)
-    except InvalidMessage as error:
-        return reception_status(error.subject_id, error.status, error.label) if error.answerable else ""
-    if message.type == RECEPTION_STATUS:
-        return None if message.subject_id == farewell else ""
-    return reception_status(message.id or NIL_ID, ReceptionStatusValue.TEMPORARY_ERROR, ENDED)
-
-
-def _end_of(title: str, closed: ConnectionClosed) -> str:
-    """Return how the session of a side has ended: by its peer, or by the loss of the connection."""
-    if closed.code != ABNORMAL_CLOSURE:
-        return f"{title} has ended the session ({closed.code})"
-    why = f" ({for_display(closed.reason, 100)})" if closed.reason else ""
-    return f"the connection to {title} was lost{why}"

@@ -31,6 +31,8 @@ class LinkState(StrEnum):
     """A side could not be reached, or did not connect; another attempt follows."""
     REFUSED = "refused"
     """A side has refused for good; a person has to act."""
+    ELSEWHERE = "elsewhere"
+    """Another instance of the bridge has the link."""
     STOPPED = "stopped"
     """The bridge has ended the link."""
 
@@ -49,6 +51,10 @@ class LinkEvent(StrEnum):
     REFUSED = "refused"
     LOST = "lost"
     PARTED = "parted"
+    AWAY = "away"
+    """Another instance has the link."""
+    FREE = "free"
+    """No other instance has it any more, or it was claimed here."""
     BROKEN = "broken"
     """An error of ours ended the present step of the link; another attempt follows, from any state."""
     STOP = "stop"
@@ -59,7 +65,7 @@ _S, _E = LinkState, LinkEvent
 TABLE: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = MappingProxyType(
     {
         _S.UNPAIRED: {_E.PAIRED: _S.WAITING},
-        _S.WAITING: {_E.BEGIN: _S.REACHING, _E.UNPAIRED: _S.UNPAIRED},
+        _S.WAITING: {_E.BEGIN: _S.REACHING, _E.UNPAIRED: _S.UNPAIRED, _E.AWAY: _S.ELSEWHERE},
         _S.REACHING: {
             _E.REACHED: _S.ADMITTING,
             _E.ARRIVED: _S.UP,
@@ -69,8 +75,19 @@ TABLE: Final[Mapping[LinkState, Mapping[LinkEvent, LinkState]]] = MappingProxyTy
         _S.ADMITTING: {_E.ARRIVED: _S.UP, _E.FAILED: _S.FAILED, _E.REFUSED: _S.REFUSED},
         _S.UP: {_E.LOST: _S.PARTING},
         _S.PARTING: {_E.PARTED: _S.WAITING},
-        _S.FAILED: {_E.BEGIN: _S.REACHING, _E.UNPAIRED: _S.UNPAIRED},
-        _S.REFUSED: {_E.BEGIN: _S.REACHING, _E.PAIRED: _S.WAITING, _E.UNPAIRED: _S.UNPAIRED},
+        _S.FAILED: {_E.BEGIN: _S.REACHING, _E.UNPAIRED: _S.UNPAIRED, _E.AWAY: _S.ELSEWHERE},
+        _S.REFUSED: {
+            _E.BEGIN: _S.REACHING,
+            _E.PAIRED: _S.WAITING,
+            _E.UNPAIRED: _S.UNPAIRED,
+            _E.AWAY: _S.ELSEWHERE,
+        },
+        _S.ELSEWHERE: {
+            _E.BEGIN: _S.REACHING,
+            _E.FREE: _S.WAITING,
+            _E.UNPAIRED: _S.UNPAIRED,
+            _E.AWAY: _S.ELSEWHERE,
+        },
         _S.STOPPED: {},
     }
 )
@@ -108,10 +125,10 @@ class LinkStateMachine:
             if self._up_at is not None and now - self._up_at >= SHORT_SESSION:
                 self._backoff.established()
             self.retry_at = now + self._backoff.failed(chance)
-        elif event is LinkEvent.PAIRED:
+        elif event in (LinkEvent.PAIRED, LinkEvent.FREE):
             self._backoff.established()
             self.retry_at = now
-        elif event in (LinkEvent.UNPAIRED, LinkEvent.STOP):
+        elif event in (LinkEvent.UNPAIRED, LinkEvent.AWAY, LinkEvent.STOP):
             self.retry_at = None
         if event in (LinkEvent.FAILED, LinkEvent.REFUSED, LinkEvent.BROKEN):
             self.last_failure = reason

@@ -29,6 +29,8 @@ LIST_AFTER = 0.2
 class MqttLinkSide(LinkSide):
     """A peer of static MQTT."""
 
+    reaches_all = True
+
     def __init__(self, mqtt: MqttTransport, session: StaticSession, title: str, initiator: Initiator) -> None:
         self.title = title
         self.session = session

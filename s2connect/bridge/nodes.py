@@ -14,7 +14,7 @@ from s2connect.bridge.config import VERSIONS
 from s2connect.bridge.devices import GENERIC, UNKNOWN, Device
 from s2connect.bridge.sides import NOT_NOW, DevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
 from s2connect.errors import NotPaired, S2ConnectError
-from s2connect.events import EventStream, Paired, Unpaired
+from s2connect.events import EventStream, Paired, PairingsChanged, Unpaired
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class NodeLinkSide(LinkSide):
     async def open(self) -> Connection:
         if self.pairing is None:
             raise NotPaired(f"{self.title} is not paired.")
-        return await self.node.open(self.pairing.key.remote)
+        return await self.node.open(self.pairing.key.remote, take=self.is_held)
 
 
 class NodeDevicesSide(DevicesSide):
@@ -110,12 +110,24 @@ class NodeDevicesSide(DevicesSide):
             match event:
                 case Paired() if event.node == self.node.id:
                     with _logged("a new pairing"):
-                        for pairing in await self.node.pairings():
-                            if pairing.key.remote == event.peer.id and pairing.confirmed:
+                        for pairing in await self.node.pairings(event.peer.id):
+                            if pairing.confirmed:
                                 await self._add(pairing)
                                 self._links.pairing_changed(str(event.peer.id))
                 case Unpaired() if event.node == self.node.id:
                     await self._remove(event.peer.id)
+                case PairingsChanged(peer=peer) if event.node in (None, self.node.id):
+                    with _logged("the pairings of another instance"):
+                        await (self._synchronise() if peer is None else self._look_at(peer))
+
+    async def _look_at(self, remote: NodeId) -> None:
+        """Link or unlink a device whose pairings another instance has changed."""
+        found = [pairing for pairing in await self.node.pairings(remote) if pairing.confirmed]
+        if not found:
+            await self._remove(remote)
+        for pairing in found:
+            await self._add(pairing)
+            self._links.pairing_changed(str(remote))
 
 
 def _device(pairing: Pairing) -> Device:
@@ -223,9 +235,22 @@ class NodeManagerSide(ManagerSide):
         for known in list(self._sides):
             await self._changed(known)  # after an error: what was missed
         async for event in events:
-            if isinstance(event, (Paired, Unpaired)) and (key := self._keys.get(event.node)) is not None:
+            if isinstance(event, PairingsChanged) and event.node is None:
+                with _logged("the pairings of another instance"):
+                    await self._compare()
+            elif isinstance(event, (Paired, Unpaired, PairingsChanged)) and event.node in self._keys:
                 with _logged("a pairing of a representative"):
-                    await self._changed(key)
+                    await self._changed(self._keys[event.node])
+
+    async def _compare(self) -> None:
+        """Look at the pairings of all representatives: another instance may have changed any."""
+        found = {p.key.local: p for p in await self._endpoint.pairings() if p.confirmed}
+        for key, side in list(self._sides.items()):
+            pairing = found.get(side.node.id)
+            if (pairing is None) is not (side.pairing is None) or (
+                pairing is not None and side.pairing is not None and not pairing.is_same(side.pairing)
+            ):
+                await self._changed(key)
 
     async def _changed(self, key: str) -> None:
         if (side := self._sides.get(key)) is not None:

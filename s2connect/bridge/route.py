@@ -14,7 +14,7 @@ from s2connect.bridge.link import Link
 from s2connect.bridge.link_state import LinkStatus
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
-from s2connect.bridge.sides import NOT_NOW, DevicesSide, LinkSide, ManagerSide, RouteLinks
+from s2connect.bridge.sides import NOT_NOW, DevicesSide, Hold, LinkSide, ManagerSide, RouteLinks
 from s2connect.transports import GOING_AWAY
 
 _log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Route(RouteLinks):
         on_change: Called with a link after every change of its state.
         failures: Reports errors of ours in background tasks.
         record: See :class:`Link`.
+        hold: Returns the hold of the link of a device's key; None where this is the only instance.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Route(RouteLinks):
         on_change: Callable[[Link], None] | None = None,
         failures: FailureLog | None = None,
         record: Record | None = None,
+        hold: Callable[[str], Hold] | None = None,
     ) -> None:
         self.name = name
         self.supervisor = Supervisor(f"s2connect-bridge-{name}", failures)
@@ -55,6 +57,7 @@ class Route(RouteLinks):
         self._policy = policy
         self._on_change = on_change
         self._record = record
+        self._hold = hold
         self._known: dict[str, Device] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -84,6 +87,9 @@ class Route(RouteLinks):
         """Announce the end to the peers, end all links, then close the sides. Idempotent."""
         self._closed = True
         await self.supervisor.end(self._tasks.values())
+        for link in self.links.values():
+            if link.hold is not None:
+                link.hold.close()
         await self.devices.close()
         await self.manager.close()
         await self.supervisor.close()
@@ -119,6 +125,7 @@ class Route(RouteLinks):
                 on_change=self._on_change,
                 failures=self.supervisor.failures,
                 record=self._record,
+                hold=self._hold(device.key) if self._hold is not None else None,
             )
             self.links[device.key] = link
             if self._on_link is not None:
@@ -134,6 +141,8 @@ class Route(RouteLinks):
             link, task = self.links.pop(key, None), self._tasks.pop(key, None)
             if task is not None:
                 await self.supervisor.end([task])
+            if link is not None and link.hold is not None:
+                link.hold.close()
             if link is not None and for_good:
                 await self.manager.dismiss(key)
             elif link is not None:

@@ -23,15 +23,67 @@ class Initiator(Enum):
     BRIDGE = "bridge"
 
 
+class HoldUser(Protocol):
+    """Interface of a link for its hold, which calls it when that changes."""
+
+    @property
+    def is_leased(self) -> bool:
+        """Return whether no peer's request takes the link to an instance, so that one has to claim it."""
+
+    @property
+    def is_used(self) -> bool:
+        """Return whether something goes on that only the holder may do."""
+
+    def hold_changed(self) -> None:
+        """Note that the link was claimed here, or that another instance has it, or none any more."""
+
+    def hold_lost(self, reason: str) -> None:
+        """End at once what only the holder may do."""
+
+
+class Hold(Protocol):
+    """Hold of a link, which one instance of several has at a time.
+
+    Attributes:
+        user: The link.
+        until: When this instance has to end the link's session, in seconds of the event loop.
+        where: Name of another instance that has the link, as it was seen last; empty if none was.
+    """
+
+    user: HoldUser | None
+    until: float
+    where: str
+
+    @property
+    def is_held(self) -> bool:
+        """Return whether this instance has it."""
+
+    async def take(self) -> None:
+        """Take it from whichever instance has it. Raises StorageError."""
+
+    def claim_soon(self) -> None:
+        """Claim it soon, unless another instance has it."""
+
+    def let_go(self) -> None:
+        """Give it up, so that another instance has it."""
+
+    def close(self) -> None:
+        """Give it up for good."""
+
+
 class LinkSide(ABC):
     """Base of the sides of a link.
 
     Attributes:
         title: Name of the peer, for display.
+        reaches_all: Whether every instance gets what the peer requests, so that only the holder of the link may answer.
+        is_held: Whether the link has a hold: the side is opened also while another instance still has a connection.
         on_details: Called with the first ResourceManagerDetails that the peer sends in a session.
     """
 
     title: str
+    reaches_all: ClassVar[bool] = False
+    is_held: bool = False
     on_details: Callable[[Message], None] | None = None
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from functools import partial
@@ -65,18 +66,60 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME", help="Record this route or link (ROUTE/DEVICE) only. Can be repeated."),
     ] = None,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of this instance on the database; default: that of the file, or the machine's."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Run N instances on this machine, each a process, on one port. Needs a database."
+        ),
+    ] = None,
+    drain: Annotated[
+        bool,
+        typer.Option(
+            "--drain/--no-drain",
+            help="With a database: on SIGTERM, hand the links over to other instances first; a second one ends it.",
+        ),
+    ] = True,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="The page for browsers, as the file has it.")] = True,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the metrics, instead of that of the file.")
+    ] = None,
 ) -> ExitCode:
     """Run a bridge until Ctrl-C or SIGTERM. SIGHUP has it read the file again; what did not change is not touched."""
     from s2connect.cli.bridge_show import BridgeText
-    from s2connect.service.bridge import run_bridge
+    from s2connect.endpoint.instances import INSTANCE_VARIABLE, checked_name
+    from s2connect.service.bridge import bridge_workers, run_bridge
     from s2connect.service.serve import json_form
 
     form = json_form if options.as_json else BridgeText()
     if record_only and record is None:
         raise UsageError("--record-only needs --record LOG.")
-    show_codes = not options.as_json and sys.stdout.isatty()
-    work = run_bridge(file, form, show_codes=show_codes, record=record, only=record_only or ())
-    return ExitCode(_of_file(work, file, options, loop="uvloop" if uvloop else loop))
+    loop = "uvloop" if uvloop else loop
+    if instance is not None:
+        os.environ[INSTANCE_VARIABLE] = checked_name(instance)
+    if workers is not None:
+        from s2connect.service.workers import for_people
+
+        words = ["--loop", loop, *(word for name in record_only or () for word in ("--record-only", name))]
+        crew_form = form if options.as_json else for_people(form)
+        crew = bridge_workers(file, crew_form, workers, words, record=record, drain=drain)
+        return ExitCode(_of_file(crew, file, options, loop=loop))
+    work = run_bridge(
+        file,
+        form,
+        show_codes=not options.as_json and sys.stdout.isatty(),
+        record=record,
+        only=record_only or (),
+        page=page,
+        metrics_port=metrics_port,
+        drain=drain,
+    )
+    return ExitCode(_of_file(work, file, options, loop=loop))
 
 
 @with_options("s2connect bridge check bridge.toml", home=False)

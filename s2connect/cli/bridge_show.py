@@ -60,6 +60,8 @@ class BridgeText(ServiceText):
 
     def _is_news(self, event: events.LinkChanged) -> bool:
         """Return whether a change of a link is shown: attempts that fail again for the same reason are once an hour."""
+        if event.state == LinkState.ELSEWHERE:
+            return False
         known = self._failed.get(event.link)
         if event.state in _UNDER_WAY:
             return known is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from s2connect.model.local import LocalEndpoint, LocalNode, check_aliases
 from s2connect.model.pairing import NodeIdAlias
 from s2connect.model.proxy import Proxy
 from s2connect.model.url import PAIRING_PORT, BaseUrl, WebSocketUrl, host_as_ascii
-from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, has_password
+from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, has_password, without_password
 from s2connect.transports.mqtt.settings import MqttSettings
 
 CONFIG_FILE = "config.json"
@@ -261,6 +262,21 @@ class EndpointConfig(BaseModel):
         if self.wan_pairing_server and (self.deployment is not Deployment.LAN or self.certificate is None):
             raise ValueError("wan_pairing_server needs deployment LAN and a certificate of a public CA")
         return self
+
+    def with_environment(self) -> Self:
+        """Return the settings with the store of the environment (``S2CONNECT_STORE``), if one is named there.
+
+        Raises:
+            ConfigurationError: It cannot be used, or not with these settings.
+        """
+        if not (url := os.environ.get(STORE_VARIABLE)):
+            return self
+        store = without_password(check_url(url))
+        checked(
+            lambda: type(self).model_validate(self.model_dump() | {"store": store}),
+            f"With the database of --store or {STORE_VARIABLE}",
+        )
+        return self.model_copy(update={"store": store})
 
     def endpoint(self) -> LocalEndpoint:
         """Return the endpoint for the protocols."""

@@ -85,11 +85,11 @@ class Connector:
             delay = backoff.restart(lasted=lasted, chance=chance) if restart else backoff.failed(chance)
             await self.connections.pause(pairing, delay, ends_when_seen=False)
 
-    async def open(self, remote: NodeId) -> Connection:
-        """Connect to the server of a pairing once, now; errors as of ``Node.open``."""
+    async def open(self, remote: NodeId, *, take: bool = False) -> Connection:
+        """Connect to the server of a pairing once, now; arguments and errors as of ``Node.open``."""
         key = PairKey(self.connections.node, remote)
         ownership = self._pairings.ownership
-        if ownership is not None and not await ownership.acquire(key):
+        if ownership is not None and not take and not await ownership.acquire(key):
             raise SessionRefused("Another instance of this endpoint has the session with this peer.", reason="Other")
         while True:
             changes = self._pairings.changes(key.local)
@@ -98,7 +98,7 @@ class Connector:
                 raise NotPaired(f"There is no pairing with {remote} in which this node connects to it.")
             live = await self._attached(await self._open(pairing, changes), queue=False)
             if live is not None:
-                if ownership is not None:
+                if ownership is not None and not take:
                     live.connection.at_close(partial(ownership.let_go, key))
                 self._succeeded(remote)
                 return live.connection

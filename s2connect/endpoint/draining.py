@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection
@@ -28,6 +28,9 @@ LOOK_EVERY: Final = 0.25
 STEP: Final = 0.1
 """Seconds between two groups of sessions that are asked to connect anew."""
 
+HandOver = Callable[[float], Awaitable[int]]
+"""Function that has the peers of an application's connections go elsewhere, so many a second; returns their number."""
+
 REASON: Final = "this instance is about to end"
 
 
@@ -36,6 +39,7 @@ async def drain(
     connections: Mapping[NodeId, ConnectionManager],
     offers: SharedOfferingSessions | None,
     server: HttpsServer | None,
+    hand_over: HandOver | None = None,
     *,
     wait: float,
     rate: float,
@@ -44,7 +48,7 @@ async def drain(
 
     Requests and connections are served while a balancer notices, and until the offers that were made before are used
     or have expired, for ``wait`` seconds at most. Then the port is closed, and each peer gets a ``SessionRequest
-    RECONNECT``, ``rate`` a second.
+    RECONNECT``, ``rate`` a second: by ``hand_over``, called with the rate, where an application has the sessions.
     """
     state.draining = True
     if state.presence is not None:
@@ -58,10 +62,12 @@ async def drain(
         server.stop_accepting()
     for manager in connections.values():
         await manager.stop_connecting()
+    number = await hand_over(rate) if hand_over is not None else 0
     live = [one for manager in connections.values() for one in manager.peers().values()]
     await _hand_over(state, live, rate)
-    _log.warning("the instance %s has drained; sessions that were asked to connect anew: %d", name, len(live))
-    return len(live)
+    number += len(live)
+    _log.warning("the instance %s has drained; sessions that were asked to connect anew: %d", name, number)
+    return number
 
 
 async def _none_left(offers: SharedOfferingSessions | None) -> None:

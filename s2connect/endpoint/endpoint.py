@@ -16,16 +16,17 @@ from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.endpoint.config import EndpointConfig, NodeConfig
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection, PeerHistory
 from s2connect.endpoint.connector import Connector
-from s2connect.endpoint.draining import drain
-from s2connect.endpoint.hosted import described, find_node, with_aliases
+from s2connect.endpoint.draining import HandOver, drain
+from s2connect.endpoint.hosted import described, find_node, with_added
 from s2connect.endpoint.instances import cluster, join
 from s2connect.endpoint.mqtt import mqtt_transport
 from s2connect.endpoint.node import Node
 from s2connect.endpoint.pairing import CodeStatus, PairingManager
 from s2connect.endpoint.pairings import Pairings
-from s2connect.endpoint.rereading import FileReader, Reread
+from s2connect.endpoint.rereading import FileReader, Reread, load_certificate
 from s2connect.endpoint.resolver import Resolver
 from s2connect.endpoint.settings import Settings
+from s2connect.endpoint.sharing import Sharing, sharing_of
 from s2connect.endpoint.state import EndpointState
 from s2connect.endpoint.stopping import until_signal
 from s2connect.endpoint.storage import open_storage
@@ -39,7 +40,7 @@ from s2connect.model.secret import Secret
 from s2connect.model.url import BaseUrl
 from s2connect.session.http_client import SessionClient
 from s2connect.session.session import Session
-from s2connect.store.base import Pairing, PairKey, Vault
+from s2connect.store.base import Pairing, PairKey
 from s2connect.store.home import Home
 from s2connect.store.sqlite import SqliteStore
 from s2connect.transports.base import Transport, installed_transport
@@ -66,6 +67,7 @@ class Endpoint:
         supervisor: Owner of its background tasks, which end with it.
         proxies: The HTTP proxy towards the internet.
         mqtt: The transport over MQTT, for its status and for static sessions (MQ-19); None where there is none.
+        sharing: What the instances on one database share, for an application; None without one.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Endpoint:
         self.supervisor = state.supervisor
         self.proxies = state.proxies
         self.mqtt: MqttTransport | None = None
+        self.sharing: Sharing | None = None
         self._state = state
         self._certificates = certificates
         self._tls = tls
@@ -162,9 +165,10 @@ class Endpoint:
                 resolver=resolver,
                 port=config.port,
             )
-            certificates, tls = await asyncio.to_thread(_certificate, config, opened, storage.vault)
+            certificates, tls = await asyncio.to_thread(load_certificate, config, opened, storage.vault)
             settings = Settings(state, opened, storage.nodes, from_home=from_home)
             endpoint = cls(state, certificates, tls, opened, settings, serve=serve, zeroconf=zeroconf)
+            endpoint.sharing = sharing_of(storage, endpoint._pairings.ownership)
             stack.push_async_callback(endpoint._close)
             if serve:
                 await join(state, lambda: len(endpoint.connected()))
@@ -225,6 +229,8 @@ class Endpoint:
                 self._transports[name] = transport
 
     async def _add_node(self, local: LocalNode) -> Node:
+        if local.id in self.nodes:  # another instance has made it, too, and that was heard of meanwhile
+            return self.nodes[local.id]
         connections = self._connections[local.id] = ConnectionManager(self._state, local.id)
         connections.on_session = self._on_session
         connections.links = self._pairings.ownership
@@ -264,9 +270,13 @@ class Endpoint:
         """Return the pairs whose session is at another instance, with its name. Raises StorageUnavailable."""
         return {} if self._pairings.ownership is None else await self._pairings.ownership.elsewhere()
 
-    async def drain(self, *, wait: float = 30.0, rate: float = 100.0) -> int:
-        """Serve what was begun, for ``wait`` seconds at most; then have the peers go elsewhere, ``rate`` a second."""
-        return await drain(self._state, self._connections, self._pairings.offers, self._server, wait=wait, rate=rate)
+    async def drain(self, *, wait: float = 30.0, rate: float = 100.0, hand_over: HandOver | None = None) -> int:
+        """Serve what was begun, for ``wait`` seconds at most; then have the peers go elsewhere, ``rate`` a second.
+
+        ``hand_over`` does the latter at a given rate, where an application has connections without sessions.
+        """
+        offers = self._pairings.offers
+        return await drain(self._state, self._connections, offers, self._server, hand_over, wait=wait, rate=rate)
 
     # Nodes
 
@@ -296,7 +306,8 @@ class Endpoint:
             return []
         async with self._settings.lock:
             await self._start_transports(nodes)
-            await self._settings.change_nodes(lambda known: with_aliases([*known, *nodes], also_alone=alias_alone))
+            shared = self.sharing is not None
+            await self._settings.change_nodes(lambda known: with_added(known, nodes, shared, also_alone=alias_alone))
         added = [await self._add_node(self._state.local.nodes[node.id]) for node in nodes]
         if self._lan is not None and self._state.ready:
             self._lan.nodes_changed()
@@ -586,15 +597,3 @@ class Endpoint:
         """
         async with self._settings.lock:
             return await self._files.reread(self.mqtt)
-
-
-def certificates_of(config: EndpointConfig, home: Home | None, vault: Vault) -> CertificateManager:
-    """Return the certificates of an endpoint."""
-    from s2connect.endpoint.certificate import CertificateManager  # loads the library for X.509
-
-    return CertificateManager(config, home, vault)
-
-
-def _certificate(config: EndpointConfig, home: Home | None, vault: Vault) -> tuple[CertificateManager, ServerContext]:
-    certificates = certificates_of(config, home, vault)
-    return certificates, ServerContext(certificates.load())

@@ -53,6 +53,14 @@ def with_aliases(nodes: Sequence[NodeConfig], *, also_alone: bool = False) -> li
     return [node if node.alias is not None else node.model_copy(update={"alias": next(free)}) for node in nodes]
 
 
+def with_added(
+    known: Sequence[NodeConfig], nodes: Sequence[NodeConfig], shared: bool, *, also_alone: bool
+) -> list[NodeConfig]:
+    """Return the nodes with further ones. Where they are ``shared``, another instance may have added one already."""
+    there = {node.id for node in known} if shared else set()
+    return with_aliases([*known, *(node for node in nodes if node.id not in there)], also_alone=also_alone)
+
+
 def check_new_aliases(before: Iterable[NodeConfig], nodes: Sequence[NodeConfig]) -> None:
     """Check that aliases which are new differ from all others by more than case and look-alikes.
 

@@ -21,7 +21,7 @@ from s2connect.model.url import BaseUrl
 from s2connect.pairing.code import DYNAMIC_LIFETIME, PairingCode, TokenState
 from s2connect.session.observers import Observer
 from s2connect.session.session import Answerer, Session, SessionEnd
-from s2connect.store.base import Pairing
+from s2connect.store.base import Pairing, PairKey
 from s2connect.transports.base import Connection
 
 if TYPE_CHECKING:
@@ -259,8 +259,10 @@ class Node:
             raise NotReachable("The device does not wait here.")
         return await self._lan.pair_waiting(self._local, peer, typed, timeout=timeout)
 
-    async def pairings(self) -> list[Pairing]:
-        """Return the pairings of this node; unconfirmed ones have ``confirmed`` False."""
+    async def pairings(self, peer: NodeId | None = None) -> list[Pairing]:
+        """Return the pairings of this node, or those with one peer; unconfirmed ones have ``confirmed`` False."""
+        if peer is not None:
+            return await self._state.store.pairings_of(PairKey(self.id, peer))
         return await self._state.store.pairings(self.id)
 
     async def unpair(self, peer: NodeId, *, forget: bool = False) -> Pairing:
@@ -360,10 +362,15 @@ class Node:
         """
         return Arrivals(lambda: self._connections.next_connection(connect=connect))
 
-    async def open(self, peer: NodeId) -> Connection:
+    async def open(self, peer: NodeId, *, take: bool = False) -> Connection:
         """As communication client: connect to a paired node once, now, and return the connection; for relays.
 
         It is not opened again when it ends. It replaces an open connection with the same peer (WS-06). Cancel-safe.
+
+        Args:
+            peer: The paired node.
+            take: Where several instances share a database: connect also while another one has a connection, which ends
+                then. The caller sees to it that they do not take it from each other: :meth:`Endpoint.link_hold`.
 
         Raises:
             NotPaired: There is no pairing in which this node is the communication client.
@@ -371,7 +378,7 @@ class Node:
             AccessRefused: The peer accepts none of our tokens; pair again.
             SessionRefused, NetworkError, TrustError, PeerError, StorageError: Retry later.
         """
-        return await self._connector.open(peer)
+        return await self._connector.open(peer, take=take)
 
     def set_admission_hook(self, hook: AdmissionHook | None, *, prepares: bool = False) -> None:
         """Set the hook that decides, as communication server, whether a session may be opened now.

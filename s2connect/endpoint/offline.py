@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from s2connect.endpoint.config import CONFIG_FILE, EndpointConfig
-from s2connect.endpoint.endpoint import Endpoint, certificates_of
+from s2connect.endpoint.endpoint import Endpoint
+from s2connect.endpoint.rereading import certificates_of
 from s2connect.endpoint.settings import read_config
 from s2connect.endpoint.storage import open_storage
 from s2connect.errors import ConfigurationError, NotInitialised, PairingsLost, UsageError

@@ -13,8 +13,10 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection
+from s2connect.endpoint.holding import LinkHolds
 from s2connect.endpoint.state import EndpointState, SharedOwners
 from s2connect.errors import StorageError
+from s2connect.events import PairingsChanged
 from s2connect.model.common import NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.session.ownership import (
@@ -63,7 +65,12 @@ LOST: Final = "the database of this endpoint is lost"
 
 
 class InstanceOwnership:
-    """Sessions and links of this instance, and the tasks that keep to the rows of the database."""
+    """Sessions and links of this instance, and the tasks that keep to the rows of the database.
+
+    Attributes:
+        app_links: Links of the application.
+        exchanges: Whether instances tell each other that pairings have changed.
+    """
 
     def __init__(
         self, state: EndpointState, shared: SharedOwners, connections: Mapping[NodeId, ConnectionManager]
@@ -86,6 +93,9 @@ class InstanceOwnership:
         self._doubtful: set[PairKey] = set()
         self._unused: set[Claim] = set()  # claims that are stored, and had no session at the last look
         self._doubt, self._resync, self._links, self._nodes, self._stood_still = (asyncio.Event() for _ in range(5))
+        self.app_links = LinkHolds(state, shared, self._links.set)
+        self.exchanges = False
+        self._digest = ""
 
     @property
     def instance(self) -> str:
@@ -136,6 +146,7 @@ class InstanceOwnership:
             return
         try:
             async with asyncio.timeout(CLOSE_WITHIN):
+                await self.app_links.close()
                 if held:
                     await self._shared.release_links(held)
                 await self._shared.disown(await self._shared.owned())
@@ -211,6 +222,14 @@ class InstanceOwnership:
             case ["pairing", local, remote]:
                 with contextlib.suppress(ValueError):
                     self._look_at([PairKey(NodeId(UUID(local)), NodeId(UUID(remote)))])
+            case ["pairings", local, remote, instance] if self.exchanges and instance != self._shared.instance:
+                with contextlib.suppress(ValueError):
+                    self._state.events.publish(PairingsChanged(node=NodeId(UUID(local)), peer=NodeId(UUID(remote))))
+            case ["link", local, remote]:
+                with contextlib.suppress(ValueError):
+                    key = PairKey(NodeId(UUID(local)), NodeId(UUID(remote)))
+                    if self.app_links.hinted(key):
+                        self._look_at([key])
             case ["nodes"]:
                 self._nodes.set()
             case ["links"]:
@@ -224,6 +243,7 @@ class InstanceOwnership:
             try:
                 for some in _batches(keys):
                     await self._review(some)
+                    await self.app_links.review(some)
             except StorageError as error:
                 _log.debug("owners are read later: %s", error)
                 self._look_at(keys)
@@ -258,11 +278,30 @@ class InstanceOwnership:
         if (ended := unused & self._unused) and not self._is_another():
             await self._shared.disown(ended)
         self._unused = unused - ended
+        await self._compare_pairings()
         await self._on_resync()
 
     async def _review_all(self) -> None:
         for some in _batches(claim.key for claim in self._claims()):
             await self._review(some)
+        for some_links in _batches(self.app_links.held()):
+            await self.app_links.review(some_links)
+
+    async def _compare_pairings(self) -> None:
+        """Look whether pairings have changed of which no hint has come."""
+        if not self.exchanges:
+            return
+        digest = await self._shared.digest_of_pairings()
+        if digest != self._digest:
+            self._digest = digest
+            self._state.events.publish(PairingsChanged(node=None, peer=None))
+
+    def announce(self, keys: Iterable[PairKey]) -> None:
+        """Have the other instances look at the pairings of pairs, in the background."""
+        if not self.exchanges:
+            return
+        for key in set(keys):
+            self._state.supervisor.spawn(self._shared.announce_pairings(key), "announce", expected=logging.DEBUG)
 
     def _claims(self) -> list[Claim]:
         return [
@@ -354,7 +393,11 @@ class InstanceOwnership:
                 if self._now() >= renew_at:
                     renew_at = self._now() + LINK_RENEWAL
                     await self._renew_links()
+                    await self.app_links.renew()
                 await self._claim_links()
+                await self.app_links.read()
+                if await self.app_links.claim():
+                    self._links.set()
             except StorageError as error:
                 _log.debug("links are looked at later: %s", error)
                 await asyncio.sleep(AGAIN_AFTER)
@@ -400,6 +443,7 @@ class InstanceOwnership:
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(AGAIN_AFTER)
+            self.app_links.expire()
             for key in self._leases.expired(now=self._now()):
                 self._lose(key, "the lease of the link is over")
 

@@ -243,6 +243,8 @@ class Pairings:
         when_durable(lambda: self._took_effect(pairing, replaced, settled=settled))
 
     def _took_effect(self, pairing: Pairing, replaced: Sequence[Replaced], *, settled: bool) -> None:
+        if self.ownership is not None:
+            self.ownership.announce([pairing.key, *(one.pairing.key for one in replaced)])
         self._state.events.publish(
             Paired(node=pairing.key.local, peer=pairing.peer, communication_role=pairing.communication_role)
         )
@@ -344,6 +346,8 @@ class Pairings:
         if not removed:
             return
         await self.shared.forget(key)
+        if self.ownership is not None:
+            self.ownership.announce([key])
         self._state.events.publish(Unpaired(node=key.local, peer=removed[0].peer, by=by))
         self._connections[key.local].drop(
             key.remote, "unpaired", ask_to_reconnect=server and by is UnpairedBy.US, keep_connecting=not server

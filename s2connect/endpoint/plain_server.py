@@ -9,6 +9,7 @@ import re
 import ssl
 from typing import TYPE_CHECKING, Final, Self
 
+from s2connect.endpoint.instances import shared_port
 from s2connect.errors import ConfigurationError, UsageError
 from s2connect.https.server import HttpsServer
 from s2connect.model.text import for_display
@@ -80,7 +81,8 @@ class PlainServer:
                 _log.warning("Listening for other machines without TLS. %s", EAVESDROPPING)
             if acceptor is not None and acceptor.open_to_all:
                 _log.warning("Listening for other machines without tokens: anybody in the network can pose as a peer.")
-        self._server = HttpsServer(tls, host=host, port=port)
+        # Several processes of one service are behind the same port (``--workers``).
+        self._server = HttpsServer(tls, host=host, port=port, shared=shared_port() is not None)
         self._server.add_get("/{path:.*}", self._handle)
 
     def add(self, path: str, acceptor: PlainAcceptor) -> None:

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2connect.certs.tls import wan_client_context
+from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.endpoint.config import EndpointConfig
 from s2connect.endpoint.instances import mqtt_instance
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import S2ConnectError
 from s2connect.session.http_client import SessionClient
+from s2connect.store.base import Vault
+from s2connect.store.home import Home
 
 if TYPE_CHECKING:  # they take long to load
-    from s2connect.certs.tls import ServerContext
     from s2connect.endpoint.certificate import CertificateManager
     from s2connect.transports.mqtt.transport import MqttTransport
 
@@ -109,3 +110,18 @@ def _digest(path: Path) -> bytes | None:
             return hashlib.sha256(file.read(MAX_BYTES)).digest()
     except OSError:
         return None
+
+
+def certificates_of(config: EndpointConfig, home: Home | None, vault: Vault) -> CertificateManager:
+    """Return the certificates of an endpoint."""
+    from s2connect.endpoint.certificate import CertificateManager  # loads the library for X.509
+
+    return CertificateManager(config, home, vault)
+
+
+def load_certificate(
+    config: EndpointConfig, home: Home | None, vault: Vault
+) -> tuple[CertificateManager, ServerContext]:
+    """Return the certificates of an endpoint, and that which it serves. Blocks."""
+    certificates = certificates_of(config, home, vault)
+    return certificates, ServerContext(certificates.load())

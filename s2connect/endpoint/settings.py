@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -17,7 +16,6 @@ from s2connect.errors import ConfigurationError, NotInitialised, StorageUnavaila
 from s2connect.model.common import NodeId
 from s2connect.model.faults import first_fault
 from s2connect.store.home import Home
-from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, without_password
 
 if TYPE_CHECKING:  # of the extra
     from s2connect.store.postgresql.nodes import NodeRows
@@ -33,16 +31,10 @@ def read_config(home: Home) -> EndpointConfig:
     if data is None:
         raise NotInitialised(f"{home.path} is not set up.")
     config = EndpointConfig.from_json(data)
-    if not (url := os.environ.get(STORE_VARIABLE)):
-        if config.store is None:
-            _check_ids(config)
-        return config
-    store = without_password(check_url(url))
-    checked(
-        lambda: EndpointConfig.model_validate(config.model_dump() | {"store": store}),
-        f"With the database of --store or {STORE_VARIABLE}",
-    )
-    return config.model_copy(update={"store": store})
+    config = config.with_environment()
+    if config.store is None:
+        _check_ids(config)
+    return config
 
 
 def _check_ids(config: EndpointConfig) -> None:

@@ -19,7 +19,7 @@ from s2connect.pairing.code import PairingToken
 from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.shared import SharedPairing
-from s2connect.session.ownership import Claim, SessionRow
+from s2connect.session.ownership import Claim, LinkRow, SessionRow
 from s2connect.session.shared import SharedOfferingSessions
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.supervisor import FailureLog, Supervisor
@@ -71,7 +71,7 @@ class SharedOwners(Protocol):
         """Call ``on_hint`` with the hints of other instances until cancelled.
 
         ``on_connected`` is called whenever hints come from now on: those before may have been lost. Hints are
-        ``pairing LOCAL REMOTE``, ``nodes`` and ``links``.
+        ``pairing LOCAL REMOTE``, ``pairings LOCAL REMOTE INSTANCE``, ``link LOCAL REMOTE``, ``nodes`` and ``links``.
         """
 
     async def probe(self) -> None:
@@ -106,6 +106,34 @@ class SharedOwners(Protocol):
 
     async def share_of_links(self, nodes: Collection[NodeId]) -> int:
         """Return how many links each of the living instances would have."""
+
+    # Links of an application, which are those of no pairing, or of several
+
+    async def take_link(self, key: PairKey) -> int:
+        """Take a link, whoever holds it, and hint at that to the former owner; return its generation."""
+
+    async def claim_free_links(self, keys: Collection[PairKey], most: int) -> list[PairKey]:
+        """Take some of these links that nobody holds."""
+
+    async def renew_taken(self, taken: Mapping[PairKey, int]) -> None:
+        """Lengthen the leases of links that were taken, and are of these generations still."""
+
+    async def links(self, keys: Collection[PairKey]) -> Mapping[PairKey, LinkRow]:
+        """Return the owners of links, of some hundred at most; one that nobody holds is missing."""
+
+    async def links_of(self, nodes: Collection[NodeId]) -> Mapping[PairKey, LinkRow]:
+        """Return the owners of all links of nodes, likewise."""
+
+    async def living(self) -> int:
+        """Return the number of living instances that do not drain."""
+
+    # Pairings
+
+    async def announce_pairings(self, key: PairKey) -> None:
+        """Hint to the other instances that pairings of a pair have changed."""
+
+    async def digest_of_pairings(self) -> str:
+        """Return what is another text once a pairing is made, confirmed or removed."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import open_vault
 
 if TYPE_CHECKING:  # psycopg is an extra
+    from s2connect.store.postgresql.documents import DocumentRows
     from s2connect.store.postgresql.instances import Presence
 
 KEY_FILE_VARIABLE: Final = "S2CONNECT_STORE_KEY_FILE"
@@ -41,6 +42,7 @@ class Storage:
         nodes: The nodes in the database; None where they are in the settings.
         shared: What instances share in the database while requests are under way; None without one.
         presence: This process as one of the instances on the database, not claimed yet; None without one.
+        documents: Documents of the application in the database; None without one.
     """
 
     config: EndpointConfig
@@ -49,6 +51,7 @@ class Storage:
     nodes: SharedNodes | None = None
     shared: SharedState | None = None
     presence: Presence | None = None
+    documents: DocumentRows | None = None
 
 
 def store_url(config: EndpointConfig) -> str | None:
@@ -108,6 +111,7 @@ async def _open(stack: contextlib.AsyncExitStack, home: Home | None, config: End
 async def _open_database(stack: contextlib.AsyncExitStack, config: EndpointConfig, url: str) -> Storage:
     require_extra()
     from s2connect.shared.state import PostgresqlShared
+    from s2connect.store.postgresql.documents import DocumentRows
     from s2connect.store.postgresql.instances import Presence
     from s2connect.store.postgresql.key_check import check_key
     from s2connect.store.postgresql.nodes import NodeRows
@@ -129,4 +133,5 @@ async def _open_database(stack: contextlib.AsyncExitStack, config: EndpointConfi
     stack.callback(vault.close)
     presence = Presence(store.database, name, version=version("s2connect"))
     stack.push_async_callback(presence.leave)
-    return Storage(await nodes.read(config), store, vault, nodes, shared, presence)
+    documents = DocumentRows(store.database)
+    return Storage(await nodes.read(config), store, vault, nodes, shared, presence, documents)

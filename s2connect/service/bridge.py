@@ -7,7 +7,8 @@ import contextlib
 import logging
 import signal
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,18 +17,21 @@ from s2connect.bridge.config import BridgeConfig
 from s2connect.bridge.config_checks import UNUSED_BROKER, uses_broker
 from s2connect.bridge.config_file import load
 from s2connect.bridge.link_state import LinkStatus
+from s2connect.bridge.preparing import prepare_home
 from s2connect.bridge.problems import BridgeFileError, Problem
+from s2connect.endpoint.config import bracketed
 from s2connect.errors import S2ConnectError, UsageError
 from s2connect.model.text import for_display
 from s2connect.service import commands, events
-from s2connect.service.control import control_socket
+from s2connect.service.draining import as_instance, is_worker
 from s2connect.service.failures import ExitCode, Failure
 from s2connect.service.record import LinkRecorder
 from s2connect.service.reloading import reread_result
-from s2connect.service.serve import Form, service_process
+from s2connect.service.serve import Form, open_control, service_process, until_stopped
 from s2connect.service.sidecar import Service
 from s2connect.service.signals import Stop, signal_handlers
 from s2connect.service.systemd import Notifier
+from s2connect.service.workers import check_workers, record_of, run_workers
 from s2connect.store.home import Home
 from s2connect.supervisor import Supervisor
 
@@ -99,12 +103,21 @@ class _Changes:
 
 
 async def run_bridge(
-    file: Path, form: Form, *, show_codes: bool, record: Path | None = None, only: Collection[str] = ()
+    file: Path,
+    form: Form,
+    *,
+    show_codes: bool,
+    record: Path | None = None,
+    only: Collection[str] = (),
+    page: bool = True,
+    metrics_port: int | None = None,
+    drain: bool = True,
 ) -> ExitCode:
     """Run a bridge until it is stopped; SIGHUP reloads its file. Mistakes and failures raise ``S2ConnectError``.
 
     ``show_codes`` reports a code with every announced pairing, which is not for an output that is kept. Of the routes
-    and links, ``only`` those are recorded; empty for all.
+    and links, ``only`` those are recorded; empty for all. Without ``page`` there is none. ``metrics_port`` comes before
+    that of the file. With ``drain``, and a database that other instances share, SIGTERM hands the links over first.
     """
     # This output is usually kept; codes are returned by the command code.
     async with service_process(lambda event: None if isinstance(event, events.CodeIssued) else form(event)) as process:
@@ -117,30 +130,79 @@ async def run_bridge(
         async with contextlib.AsyncExitStack() as stack:
             bridge = await stack.enter_async_context(Bridge.open(config, on_change=changes.add, record=links))
             service = BridgeService(bridge, process.output, process.stop, notifier, show_codes=show_codes)
-            if config.metrics is not None:
-                from s2connect.service.observe import observation_of
-                from s2connect.web.metrics import Metrics
-
-                observation = observation_of(service, bridge)
-                await stack.enter_async_context(Metrics(observation, config.metrics.port, service.page_url))
+            metrics = await _open_metrics(service, bridge, stack, metrics_port)
             home = await asyncio.to_thread(Home.open, config.home)
-            if config.page.enabled:
+            worker = is_worker(bridge.endpoint)
+            if config.page.enabled and page:
                 from s2connect.service.page import is_installed, page_of
 
                 if is_installed() or config.page.model_fields_set:
                     await stack.enter_async_context(page_of(service, home, config.page, bridge))
-            await stack.enter_async_context(control_socket(home, service.answer))
+            if not worker:  # whoever started it answers for all
+                await open_control(stack, home, service)
             stack.enter_context(signal_handlers({signal.SIGHUP: service.reload_soon}))
             failures = bridge.endpoint.supervisor.failures
             background = await stack.enter_async_context(Supervisor("s2connect-bridge", failures))
             background.keep(lambda: changes.write(process.output), "changes")
             background.keep(lambda: notifier.keep_alive(bridge.alive), "watchdog")
             process.follow(service, sessions=False)
-            await process.output.put(events.BridgeReady(status=bridge.status(), page=service.page_url()))
+            settings = bridge.endpoint.config
+            hand_over = partial(bridge.drain, wait=settings.drain_wait, rate=settings.drain_rate)
+            as_instance(service, process.stop, notifier, hand_over, drain=drain)
+            await process.output.put(
+                events.BridgeReady(status=bridge.status(), page=service.page_url(), metrics=metrics)
+            )
             notifier.ready(summary(bridge))
-            await process.stop.wait()
+            await until_stopped(service.answer, process, commands=worker)
             notifier.stopping()
     return process.stop.code
+
+
+async def _open_metrics(
+    service: BridgeService, bridge: Bridge, stack: contextlib.AsyncExitStack, port: int | None
+) -> str | None:
+    """Open the port of the metrics, where one is set or given; return their URL."""
+    kept = bridge.config.metrics
+    if port is None:
+        if kept is None:
+            return None
+        port = kept.port
+    from s2connect.service.observe import observation_of
+    from s2connect.web.metrics import PATH, Metrics
+
+    bind = kept.bind if kept is not None else "127.0.0.1"
+    served = await stack.enter_async_context(
+        Metrics(observation_of(service, bridge), port, service.page_url, bind=bind)
+    )
+    return f"http://{'127.0.0.1' if bind == '*' else bracketed(bind)}:{served.port}{PATH}"
+
+
+async def bridge_workers(
+    file: Path, form: Form, count: int, arguments: Sequence[str], *, record: Path | None, drain: bool
+) -> ExitCode:
+    """Run so many instances of a bridge on this machine. ``arguments`` are those of each ``bridge run``.
+
+    The first has the page. Each records into a file of its own, named like ``record``.
+
+    Raises:
+        BridgeFileError: The file has mistakes.
+        UsageError: The bridge has no database, or there are too many workers.
+        ConfigurationError: The port is taken.
+    """
+    config, _ = await asyncio.to_thread(load, file)
+    settings = await asyncio.to_thread(prepare_home, config)
+    check_workers(settings, count, f'Name it in {file}: [endpoint] store = "postgresql://user@host/name"')
+    home = await asyncio.to_thread(Home.open, config.home)
+
+    def words(number: int, name: str) -> list[str]:
+        found = ["bridge", "run", str(file), "--json", *arguments]
+        found += [] if number == 0 else ["--no-page"]
+        found += ["--record", str(record_of(record, name))] if record is not None else []
+        if config.metrics is not None:
+            found += ["--metrics-port", str(config.metrics.port + number)]
+        return found + ([] if drain else ["--no-drain"])
+
+    return await run_workers(home, settings, form, count, words, commands=False, drain=drain)
 
 
 def _check_names(only: Collection[str], config: BridgeConfig) -> None:

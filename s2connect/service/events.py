@@ -181,9 +181,10 @@ class BridgeReady(Event, name="bridge_ready"):
 
     status: dict[str, Any]
     page: str | None = None
+    metrics: str | None = None
 
     def _members(self) -> dict[str, Any]:
-        return {**self.status, "page": self.page}
+        return {**self.status, "page": self.page, "metrics": self.metrics}
 
 
 class LinkChanged(Event, name="link"):

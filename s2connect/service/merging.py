@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -83,6 +84,56 @@ def merged_status(answers: Sequence[tuple[str, dict[str, Any]]], workers: list[d
         "sessions": sessions,
         "ended": list(ended.values()),
     }
+
+
+_BEST: Final = {
+    state: place
+    for place, state in enumerate(
+        ("up", "admitting", "reaching", "parting", "refused", "failed", "waiting", "unpaired", "stopped", "elsewhere")
+    )
+}
+"""States of links, those first of which an instance says the most."""
+
+
+def merged_bridge(answers: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Return the status of a bridge from those of its workers that have answered.
+
+    A link is as at the worker that has it, whose ``instance`` it names; its messages are those of all.
+    """
+    if not answers:
+        raise Failure("service_not_running", "No worker has answered.", "Try again in a moment.")
+    bridges = [(instance, found["bridge"]) for instance, found in answers]
+    first = bridges[0][1]
+    ended: dict[tuple[str, ...], dict[str, Any]] = {}
+    failed: dict[str, dict[str, Any]] = {}
+    links: dict[tuple[str, str], dict[str, Any]] = {}
+    for instance, status in bridges:
+        ended |= {(one["node"], one["peer"], one["since"]): one for one in status["ended"]}
+        failed |= {one["name"]: one for one in status["failed"]}
+        for route in status["routes"]:
+            for link in route["links"]:
+                _merge(links, (route["name"], link["key"]), {**link, "instance": instance})
+    routes = [
+        {**route, "links": sorted((x for (name, _), x in links.items() if name == route["name"]), key=_name)}
+        for route in first["routes"]
+    ]
+    return {**first, "routes": routes, "failed": list(failed.values()), "ended": list(ended.values())}
+
+
+def _merge(links: dict[tuple[str, str], dict[str, Any]], key: tuple[str, str], link: dict[str, Any]) -> None:
+    known = links.get(key)
+    if known is None:
+        links[key] = link
+        return
+    best = min(known, link, key=lambda one: _BEST.get(one["state"], len(_BEST)))
+    counts = {
+        role: dict(Counter(known["messages"][role]) + Counter(link["messages"][role])) for role in best["messages"]
+    }
+    links[key] = {**best, "messages": counts, "times_up": known["times_up"] + link["times_up"]}
+
+
+def _name(link: dict[str, Any]) -> str:
+    return str(link["name"])
 
 
 def _pair(entry: dict[str, Any]) -> tuple[str, str]:

@@ -16,12 +16,11 @@ from typing import Any
 from s2connect import Endpoint, PageSettings
 from s2connect.collector import short_collections
 from s2connect.endpoint.config import bracketed, checked
-from s2connect.endpoint.instances import INSTANCE_LOST, shared_port
-from s2connect.errors import ConfigurationError, InstanceRuns, StorageUnavailable
-from s2connect.events import Notice
+from s2connect.errors import ConfigurationError, StorageUnavailable
 from s2connect.https.acceptor import raise_descriptor_limit
 from s2connect.messages.enums import Check
 from s2connect.service.control import as_line, control_socket
+from s2connect.service.draining import as_instance, is_worker
 from s2connect.service.events import Event, Sink, Warned
 from s2connect.service.failures import ExitCode
 from s2connect.service.lines import LineWriter, chunks_of, converse, descriptor_of
@@ -163,10 +162,9 @@ async def serve(
             service.notifier = notifier = Notifier()
             async with contextlib.AsyncExitStack() as stack:
                 metrics = await _open_metrics(service, stack, metrics_port)
-                is_worker = shared_port() is not None and endpoint.instance is not None
-                await _open_page(service, home, stack, page or {}, commands=commands or is_worker)
-                if not is_worker:  # whoever started it answers for all
-                    await _open_control(stack, home, service)
+                await _open_page(service, home, stack, page or {}, commands=commands or is_worker(endpoint))
+                if not is_worker(endpoint):  # whoever started it answers for all
+                    await open_control(stack, home, service)
                 await output.put(replace(service.ready(), metrics=metrics))
                 if unused := service.unused_broker():
                     _log.warning("%s", unused)
@@ -177,53 +175,16 @@ async def serve(
                 if codes:
                     await service.issue_codes()
                 endpoint.supervisor.keep(lambda: notifier.keep_alive(lambda: True), "watchdog")
-                if endpoint.instance is not None:
-                    endpoint.supervisor.keep(partial(_until_replaced, endpoint, process.stop), "until-replaced")
-                    service.drain = _Drain(endpoint, process.stop, notifier, is_worker=is_worker)
-                    process.stop.drain = service.drain if drain else None
+                config = endpoint.config
+                hand_over = partial(endpoint.drain, wait=config.drain_wait, rate=config.drain_rate)
+                as_instance(service, process.stop, notifier, hand_over, drain=drain)
                 notifier.ready(service.summary())
                 stack.callback(notifier.stopping)
                 await until_stopped(service.answer, process, commands=commands)
     return process.stop.code
 
 
-async def _until_replaced(endpoint: Endpoint, stop: Stop) -> None:
-    """End the service where another process has become this instance, while the database was not reached from here."""
-    async for event in endpoint.events():
-        if isinstance(event, Notice) and event.kind == INSTANCE_LOST:
-            stop.failed(InstanceRuns(event.sentence))
-
-
-class _Drain:
-    """Hands the sessions of an instance over to others, then ends its service; begun once, however often it is called.
-
-    Signals count once for a worker: whoever started it passes on what it gets, and the system may signal both.
-    """
-
-    def __init__(self, endpoint: Endpoint, stop: Stop, notifier: Notifier, *, is_worker: bool) -> None:
-        self._endpoint = endpoint
-        self._stop = stop
-        self._notifier = notifier
-        self._is_worker = is_worker
-        self._begun = False
-
-    def __call__(self) -> None:
-        if self._is_worker:
-            self._stop.drain = self
-        if not self._begun:
-            self._begun = True
-            self._notifier.stopping()
-            self._endpoint.supervisor.spawn(self._drain(), "drain")
-
-    async def _drain(self) -> None:
-        config = self._endpoint.config
-        try:
-            await self._endpoint.drain(wait=config.drain_wait, rate=config.drain_rate)
-        finally:
-            self._stop.now()
-
-
-async def _open_control(stack: contextlib.AsyncExitStack, home: Home, service: Service) -> None:
+async def open_control(stack: contextlib.AsyncExitStack, home: Home, service: Service) -> None:
     """Open the control socket. With a database the home may be read only: then there is none."""
     try:
         await stack.enter_async_context(control_socket(home, service.answer, service.endpoint.instance))

@@ -35,7 +35,7 @@ from s2connect.service.commands import PageLink, SetPagePassword, ShowPage
 from s2connect.service.control import as_line, control_socket
 from s2connect.service.failures import NO_SERVICE, ExitCode, Failure
 from s2connect.service.lines import MAX_LINE_BYTES
-from s2connect.service.merging import as_event, merged_status, named_session, own_session
+from s2connect.service.merging import as_event, merged_bridge, merged_status, named_session, own_session
 from s2connect.service.serve import Form, Process, service_process, until_stopped
 from s2connect.service.signals import signal_handlers
 from s2connect.service.systemd import Notifier
@@ -58,6 +58,7 @@ PAGE_COMMANDS: Final = (ShowPage.name, PageLink.name, SetPagePassword.name)
 """Commands for the worker that has the page: the first."""
 
 SESSION_COMMANDS: Final = ("send", "answer", "close")
+READY: Final = ("ready", "bridge_ready")
 _NOT_FOR_WORKERS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -80,6 +81,8 @@ def for_people(form: Form) -> Form:
         if value["event"] == "worker":
             text = value.get("text") or f"The worker {value['instance']} is {value['state']}."
             return f"{event.time.astimezone():%H:%M:%S}  {text}"
+        if value["event"] == "bridge_ready":
+            return form(events.BridgeReady(status=value))
         return form(made) if (made := as_event(value)) is not None else None
 
     return show
@@ -161,7 +164,7 @@ class Worker:
         if "event" not in value:
             self.error = value.get("error")
             return
-        if value["event"] == "ready":
+        if value["event"] in READY:
             self.ready = value
             _log.info("the worker %s is ready (process %d)", self.name, self.process.pid if self.process else 0)
         await self.report(self, value)
@@ -239,7 +242,7 @@ class Crew:
 
     async def report(self, worker: Worker, value: dict[str, Any]) -> None:
         """Report an event of a worker; with the first ``ready`` of all of them that of the service."""
-        if value["event"] == "ready":
+        if value["event"] in READY:
             self._was_ready.add(worker.name)
             self.first.set()
             await self._about(worker, "ready", metrics=value.get("metrics"))
@@ -285,6 +288,9 @@ class Crew:
             case "status":
                 answers = await self._ask_all(value)
                 return merged_status([(one.name, found) for one, found in answers if found is not None], self._facts())
+            case "bridge":
+                answers = await self._ask_all(value)
+                return {"bridge": merged_bridge([(one.name, found) for one, found in answers if found is not None])}
             case "reload":
                 return await self._reload(value)
             case "log":
@@ -399,9 +405,33 @@ async def serve_workers(
     """
     home = await asyncio.to_thread(Home.open, path)
     config = await asyncio.to_thread(read_config, home)
-    check_workers(config, count, path)
+    check_workers(config, count, f"Move it there: s2connect store copy --to postgresql://user@host/name --home {path}")
     if metrics_port is None and config.metrics is not None:
         metrics_port = config.metrics.port
+
+    def words(number: int, name: str) -> list[str]:
+        found = ["serve", "--json", "--home", str(path), *arguments]
+        found += ["--code" if codes and number == 0 else "--no-code"]
+        found += _page_words(config, page, commands=commands) if number == 0 else ["--no-page"]
+        found += ["--record", str(record_of(record, name))] if record is not None else []
+        if metrics_port is not None:
+            found += ["--metrics-port", str(metrics_port + number if metrics_port else 0)]
+        return found + ([] if drain else ["--no-drain"])
+
+    return await run_workers(home, config, form, count, words, commands=commands, drain=drain)
+
+
+async def run_workers(
+    home: Home,
+    config: EndpointConfig,
+    form: Form,
+    count: int,
+    words: Callable[[int, str], list[str]],
+    *,
+    commands: bool,
+    drain: bool,
+) -> ExitCode:
+    """Run so many instances; ``words`` returns the command of each. Raises as :func:`serve_workers`."""
     with _reserved(config) as port:
         async with service_process(form) as process, Supervisor("s2connect-workers") as supervisor:
             crew, notifier = Crew(process, supervisor), Notifier()
@@ -409,15 +439,9 @@ async def serve_workers(
             made = []
             for number in range(count):
                 name = f"{instance_name(config)[:36]}-{number + 1}"
-                words = [sys.executable, "-m", "s2connect", "serve", "--json", "--home", str(path), *arguments]
-                words += ["--code" if codes and number == 0 else "--no-code"]
-                words += _page_words(config, page, commands=commands) if number == 0 else ["--no-page"]
-                words += ["--record", str(record_of(record, name))] if record is not None else []
-                if metrics_port is not None:
-                    words += ["--metrics-port", str(metrics_port + number if metrics_port else 0)]
-                words += [] if drain else ["--no-drain"]
+                command = [sys.executable, "-m", "s2connect", *words(number, name)]
                 variables = {**environment, INSTANCE_VARIABLE: name, PORT_VARIABLE: str(port)}
-                made.append(Worker(name, words, variables, crew.report))
+                made.append(Worker(name, command, variables, crew.report))
             async with contextlib.AsyncExitStack() as stack:
                 stack.push_async_callback(crew.close)
                 crew.begin(made)
@@ -454,12 +478,11 @@ def record_of(record: Path, instance: str) -> Path:
     return record.with_name(f"{record.stem}.{instance}{record.suffix}")
 
 
-def check_workers(config: EndpointConfig, count: int, home: Path) -> None:
-    """Raise UsageError where an endpoint cannot have so many workers."""
+def check_workers(config: EndpointConfig, count: int, hint: str) -> None:
+    """Raise UsageError where an endpoint cannot have so many workers; ``hint`` says how it gets a database."""
     if store_url(config) is None and not os.environ.get(STORE_VARIABLE):
         raise UsageError(
-            "Several workers need a database that they share; this endpoint has its state in its home.",
-            hint=f"Move it there: s2connect store copy --to postgresql://user@host/name --home {home}",
+            "Several workers need a database that they share; this endpoint has its state in its home.", hint=hint
         )
     if not 1 <= count <= MAX_WORKERS:
         raise UsageError(f"There can be 1 to {MAX_WORKERS} workers.", hint="One for each core is enough.")

@@ -56,6 +56,19 @@ class SessionRow:
     generation: int
 
 
+@dataclass(frozen=True, slots=True)
+class LinkRow:
+    """Owner of a link, as it is stored. Each takeover raises the generation.
+
+    Attributes:
+        is_over: Whether its lease has run out.
+    """
+
+    owner: str
+    generation: int
+    is_over: bool
+
+
 class Standing(Enum):
     """Standing of a claim: the value is the reason for closing its session."""
 

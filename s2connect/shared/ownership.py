@@ -11,7 +11,7 @@ from uuid import UUID
 
 from s2connect.model.common import NodeId
 from s2connect.model.roles import CommunicationRole
-from s2connect.session.ownership import LINK_LEASE, Claim, SessionRow
+from s2connect.session.ownership import LINK_LEASE, Claim, LinkRow, SessionRow
 from s2connect.store.base import Pairing, PairKey
 from s2connect.store.postgresql.database import Connection, Database, Row
 from s2connect.store.postgresql.instances import ALIVE
@@ -60,6 +60,44 @@ _SHARE: Final = f"""
     SELECT count(*) AS links, (SELECT count(*) FROM instance WHERE {ALIVE} AND NOT draining) AS alive
     FROM pairing WHERE communication_role = %s AND local = ANY(%s)
 """  # noqa: S608 - constants
+
+_TAKE_LINK: Final = """
+    WITH former AS MATERIALIZED (
+        SELECT owner FROM link WHERE local = %(local)s AND remote = %(remote)s FOR UPDATE
+    ), taken AS (
+        INSERT INTO link (local, remote, owner, until, generation)
+        SELECT %(local)s, %(remote)s, %(me)s, clock_timestamp() + make_interval(secs => %(lease)s), 1
+        FROM (SELECT count(*) FROM former) AS first
+        ON CONFLICT (local, remote) DO UPDATE
+        SET owner = excluded.owner, until = excluded.until, generation = link.generation + 1
+        RETURNING generation
+    )
+    SELECT generation, CASE
+        WHEN owner != %(me)s THEN pg_notify(%(channel)s || ':' || owner, %(hint)s)::text
+        WHEN owner IS NULL AND generation > 1 THEN pg_notify(%(channel)s, %(hint)s)::text
+    END FROM taken LEFT JOIN former ON true
+"""
+"""Takes a link. All instances get the hint where two take it at the same moment that nobody had."""
+
+_CLAIM_FREE: Final = f"""
+    WITH free AS MATERIALIZED (
+        SELECT local, remote FROM ({_PAIRS}) AS wanted (local, remote) LEFT JOIN link USING (local, remote)
+        WHERE link.until IS NULL OR link.until <= clock_timestamp() ORDER BY random() LIMIT %s
+    )
+    INSERT INTO link (local, remote, owner, until, generation)
+    SELECT local, remote, %s, clock_timestamp() + make_interval(secs => %s), 1 FROM free ORDER BY local, remote
+    ON CONFLICT (local, remote) DO UPDATE
+    SET owner = excluded.owner, until = excluded.until, generation = link.generation + 1
+    WHERE link.until <= clock_timestamp()
+    RETURNING local, remote
+"""  # noqa: S608 - constants
+"""Rows are locked in one order, so that two instances never wait for each other in a circle."""
+
+_DIGEST: Final = """
+    SELECT count(*) || ' ' || coalesce(sum(hashtextextended(
+        local::text || remote::text || paired_at::text || confirmed::text || communication_role, 0)), 0) AS digest
+    FROM pairing
+"""
 
 
 class PostgresqlOwners:
@@ -232,6 +270,101 @@ class PostgresqlOwners:
         row = await self._database.read("read", count)
         assert row is not None
         return -(-int(row["links"]) // max(1, int(row["alive"])))
+
+    # Links of an application
+
+    async def take_link(self, key: PairKey) -> int:
+        """Take a link, whoever holds it, and hint at that to the former owner; return its generation."""
+        local, remote = pair_values(key)
+        values = {
+            "local": local,
+            "remote": remote,
+            "me": self.instance,
+            "lease": LINK_LEASE,
+            "channel": CHANNEL,
+            "hint": f"link {key.local} {key.remote}",
+        }
+
+        async def take(connection: Connection) -> Row | None:
+            return await (await connection.execute(_TAKE_LINK, values)).fetchone()
+
+        # Once only: where its answer was lost, another instance may have taken it meanwhile.
+        row = await self._database.once("write", take)
+        assert row is not None
+        return int(row["generation"])
+
+    async def claim_free_links(self, keys: Collection[PairKey], most: int) -> list[PairKey]:
+        """Take some of these links that nobody holds."""
+        values = (*_columns(keys), most, self.instance, LINK_LEASE)
+
+        async def take(connection: Connection) -> list[Row]:
+            return await (await connection.execute(_CLAIM_FREE, values)).fetchall()
+
+        # Not repeated if its answer is lost: the lease runs out, and the link is taken again.
+        return [_key(row) for row in await self._database.once("write", take)]
+
+    async def renew_taken(self, taken: Mapping[PairKey, int]) -> None:
+        """Lengthen the leases of links that were taken, and are of these generations still."""
+        values = (LINK_LEASE, *_columns(taken), list(taken.values()), self.instance)
+
+        async def renew(connection: Connection) -> None:
+            await connection.execute(
+                "UPDATE link SET until = clock_timestamp() + make_interval(secs => %s)"
+                " FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[]) AS taken (local, remote, gen)"
+                " WHERE link.local = taken.local AND link.remote = taken.remote AND generation = gen AND owner = %s",
+                values,
+            )
+
+        await self._database.read("write", renew)
+
+    async def links(self, keys: Collection[PairKey]) -> Mapping[PairKey, LinkRow]:
+        """Return the owners of links; one that nobody holds is missing."""
+        return await self._links(f"(local, remote) IN ({_PAIRS})", _columns(keys))
+
+    async def links_of(self, nodes: Collection[NodeId]) -> Mapping[PairKey, LinkRow]:
+        """Return the owners of all links of nodes; one that nobody holds is missing."""
+        return await self._links("local = ANY(%s)", ([UUID(bytes=node.bytes) for node in nodes],))
+
+    async def _links(self, which: str, values: Sequence[object]) -> Mapping[PairKey, LinkRow]:
+        async def read(connection: Connection) -> list[Row]:
+            statement = (
+                "SELECT local, remote, owner, generation, until <= clock_timestamp() AS over FROM link"  # noqa: S608 - constants
+                f" WHERE {which}"
+            )
+            return await (await connection.execute(statement.encode(), values)).fetchall()
+
+        rows = await self._database.read("read", read)
+        return {_key(row): LinkRow(row["owner"], row["generation"], row["over"]) for row in rows}
+
+    async def living(self) -> int:
+        """Return the number of living instances that do not drain."""
+
+        async def count(connection: Connection) -> Row | None:
+            statement = f"SELECT count(*) AS alive FROM instance WHERE {ALIVE} AND NOT draining"  # noqa: S608 - constants
+            return await (await connection.execute(statement.encode())).fetchone()
+
+        row = await self._database.read("read", count)
+        return 0 if row is None else int(row["alive"])
+
+    # Pairings
+
+    async def announce_pairings(self, key: PairKey) -> None:
+        """Hint to the other instances that pairings of a pair have changed."""
+        values = (CHANNEL, f"pairings {key.local} {key.remote} {self.instance}")
+
+        async def announce(connection: Connection) -> None:
+            await connection.execute("SELECT pg_notify(%s, %s)", values)
+
+        await self._database.read("write", announce)
+
+    async def digest_of_pairings(self) -> str:
+        """Return what is another text once a pairing is made, confirmed or removed."""
+
+        async def read(connection: Connection) -> Row | None:
+            return await (await connection.execute(_DIGEST)).fetchone()
+
+        row = await self._database.read("read", read)
+        return "" if row is None else str(row["digest"])
 
 
 async def claimed(connection: Connection, key: PairKey, paired_at: float, instance: str) -> Row | None:

@@ -105,6 +105,8 @@ def of_link(
                 f"A side has refused for good: {reason}",
                 f"Pair again with: {pair}. If the home of this bridge is restored from a copy, put back the newest.",
             )
+        case LinkState.ELSEWHERE:
+            return f"It is not here: {reason}." if reason else "It is not here.", ""
         case LinkState.PARTING | LinkState.STOPPED:
             return f"The link ends: {reason}" if reason else "The link ends.", ""
         case LinkState.REACHING:

@@ -170,7 +170,8 @@ def _sessions(observation: Observation) -> Iterator[Metric]:
 
 def _bridge(bridge: Bridge) -> Iterator[Metric]:
     states = _gauge("bridge_links", "Links by state.", "route", "state")
-    up = _gauge("bridge_link_up", "1 where both sides are there, heard within the heartbeat.", "link")
+    what = "1 where both sides are there, heard within the heartbeat; links that another instance has are left out."
+    up = _gauge("bridge_link_up", what, "link")
     sides = _gauge("bridge_sides_connected", "Peers that are there, by role.", "route", "role")
     what = "Messages that wait to be sent, by role of the receiver."
     queued = _gauge("bridge_queued_messages", what, "route", "role")
@@ -178,7 +179,8 @@ def _bridge(bridge: Bridge) -> Iterator[Metric]:
         links = route.status()
         for state in LinkState:
             states.add_metric([name, state], sum(link.state is state for link in links))
-        for link in links[:MAX_LABELLED]:
+        here = [link for link in links if link.state is not LinkState.ELSEWHERE]
+        for link in here[:MAX_LABELLED]:
             up.add_metric([link.name], link.state is LinkState.UP)
         for role in (Role.RM, Role.CEM):
             sides.add_metric([name, role], sum(link.sides[role].connected for link in links))

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from s2connect import Endpoint, EndpointConfig, Home, NodeConfig, PlainServer, read_config
-from s2connect.bridge.bridge import Bridge, prepare_home
+from s2connect.bridge.bridge import Bridge
 from s2connect.bridge.config_file import load
 from s2connect.bridge.link_state import LinkState, LinkStatus
 from s2connect.errors import ConfigurationError, HomeInUse
@@ -212,12 +212,15 @@ async def test_a_home_that_is_another_programs_is_not_mistaken(tmp_path: Path) -
         '[route.devices]\ntype = "s2-connect"\n[route.manager]\ntype = "s2-connect"\n'
     )
     config = load(file)[0]
-    settings, first = prepare_home(config)
-    again, second = prepare_home(config)
-    assert (settings.host, first) == (again.host, second), "the name that was made up stays"
+    names = []
+    for _ in range(2):
+        async with Bridge.open(config) as bridge:
+            names.append((bridge.endpoint.config.host, bridge.id))
+    assert names[0] == names[1], "the name that was made up stays"
     (config.home / "bridge.json").write_text("[]")
     with pytest.raises(ConfigurationError, match=r"bridge\.json"):
-        prepare_home(config)
+        async with Bridge.open(config):
+            pass
 
 
 async def test_the_home_keeps_the_settings_of_the_file_with_which_the_bridge_runs(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from s2connect import Role, Session
-from s2connect.bridge.link import FAREWELL_TIMEOUT, OPEN_TIMEOUT
+from s2connect.bridge.farewell import FAREWELL_TIMEOUT
+from s2connect.bridge.link import OPEN_TIMEOUT
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.plain import PlainServerDevicesSide
 from s2connect.bridge.sides import NOT_NOW

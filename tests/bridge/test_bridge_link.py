@@ -11,20 +11,19 @@ from typing import Any
 
 import pytest
 
+from s2connect.bridge.farewell import FAREWELL_TIMEOUT, end_of
 from s2connect.bridge.link import (
     ARRIVAL_TIMEOUT,
-    FAREWELL_TIMEOUT,
     OPEN_TIMEOUT,
     RENDEZVOUS,
     REQUEST_TIMEOUT,
     Link,
-    _end_of,
 )
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.outbox import MAX_QUEUED
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy
 from s2connect.bridge.side_connection import MAX_KEPT, MAX_UNREAD
-from s2connect.bridge.sides import NOT_NOW, Initiator
+from s2connect.bridge.sides import NOT_NOW, Hold, Initiator
 from s2connect.errors import AccessRefused, ConnectionClosed
 from s2connect.model.common import Role
 from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
@@ -42,10 +41,22 @@ all_ways = pytest.mark.parametrize(("rm", "cem"), WAYS, ids=lambda way: way.valu
 class LinkSetup:
     """A link with its two peers."""
 
-    def __init__(self, rm: Initiator | None, cem: Initiator | None, policy: Policy | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        rm: Initiator | None,
+        cem: Initiator | None,
+        policy: Policy | None = None,
+        *,
+        hold: Hold | None = None,
+        **more: Any,
+    ) -> None:
         self.sides = {RM: PeerSide("the device", rm, **more), CEM: PeerSide("the manager", cem, **more)}
         self.states: list[LinkState] = []
-        self.link = Link("house/device", self.sides, policy or Policy(), on_change=self._changed)
+        self.make(hold, policy)
+
+    def make(self, hold: Hold | None, policy: Policy | None = None) -> None:
+        """Make the link of the sides."""
+        self.link = Link("house/device", self.sides, policy or Policy(), on_change=self._changed, hold=hold)
 
     def _changed(self, link: Link) -> None:
         self.states.append(link.status().state)
@@ -553,7 +564,7 @@ def test_a_pairing_that_ends_while_the_link_is_up_ends_the_link_on_both_sides(rm
 
 
 @all_ways
-@pytest.mark.parametrize("state", [s for s in LinkState if s is not LinkState.STOPPED])
+@pytest.mark.parametrize("state", [s for s in LinkState if s not in (LinkState.STOPPED, LinkState.ELSEWHERE)])
 def test_a_link_that_is_stopped_in_any_state_leaves_nothing_behind(
     rm: Initiator, cem: Initiator, state: LinkState
 ) -> None:
@@ -735,4 +746,4 @@ def test_a_side_that_sends_and_never_reads_the_answers_fills_no_memory() -> None
     ],
 )
 def test_a_connection_that_was_lost_is_not_said_to_be_ended_by_the_peer(closed: ConnectionClosed, told: str) -> None:
-    assert _end_of("the device", closed) == told
+    assert end_of("the device", closed) == told

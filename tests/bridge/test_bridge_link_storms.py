@@ -11,7 +11,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2connect.bridge.link import ARRIVAL_TIMEOUT, FAREWELL_TIMEOUT, OPEN_TIMEOUT, RENDEZVOUS, Link
+from s2connect.bridge.farewell import FAREWELL_TIMEOUT
+from s2connect.bridge.link import ARRIVAL_TIMEOUT, OPEN_TIMEOUT, RENDEZVOUS, Link
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.sides import NOT_NOW, Initiator

@@ -5,21 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 from typing import Any
+from unittest.mock import ANY
 
 import psycopg
 import pytest
 
 from s2connect.errors import StorageUnavailable
-from s2connect.events import PairingFailed
+from s2connect.events import PairingFailed, PairingsChanged
 from s2connect.model.common import NodeId
 from s2connect.pairing.code import PairingToken
 from s2connect.pairing.server_core import Asked, Queued
 from s2connect.shared import pairing as shared_pairing
 from s2connect.shared import state as shared_state
+from s2connect.shared.ownership import PostgresqlOwners
 from s2connect.shared.pairing import PostgresqlPairing
 from s2connect.shared.sessions import PostgresqlSessions
-from tests.instances.instances import NODES, TOKEN, Instance, b64, instances, pairing_request, session_request
-from tests.instances.test_instances_at_once import pair
+from s2connect.store.base import PairKey
+from tests.instances.instances import (
+    NODES,
+    TOKEN,
+    Instance,
+    b64,
+    client_id,
+    instances,
+    pairing_request,
+    session_request,
+)
+from tests.instances.test_instances_at_once import issue, pair
 from tests.postgresql import Cluster
 from tests.waits import until
 
@@ -215,3 +227,31 @@ async def test_without_the_database_nothing_new_is_taken_and_then_all_goes_on(
         assert [one.status for one in refused] == [503] * 10
         postgresql_cluster.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         assert (await several[1].ask("session/confirmAccessToken", b"", pending.body["accessToken"])).status == 200
+
+
+async def test_a_pairing_at_one_instance_is_announced_to_the_others_and_what_no_hint_told_is_found(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with instances(postgresql, 2) as (one, other):
+        for instance in (one, other):
+            assert instance.pairings.ownership is not None
+            instance.pairings.ownership.exchanges = True
+            instance.pairings.ownership.start()
+        await until(lambda: any(isinstance(event, PairingsChanged) for event in other.happened))  # the first look
+        other.happened.clear()
+        await issue(one, 0, None)
+        await pair([one], 1)
+        peer = NodeId(client_id(1))
+        await until(lambda: PairingsChanged(node=NODES[0], peer=peer, at=ANY) in other.happened)
+        assert not [e for e in one.happened if isinstance(e, PairingsChanged) and e.node is not None]
+
+        async def fails(owners: PostgresqlOwners, key: PairKey) -> None:
+            raise RuntimeError("a fault of ours")
+
+        monkeypatch.setattr(PostgresqlOwners, "announce_pairings", fails)
+        other.happened.clear()
+        await pair([one], 2)
+        await until(lambda: one.state.supervisor.failures.counts["announce"] == 1)
+        assert other.pairings.ownership is not None
+        await other.pairings.ownership._read_all()
+        assert PairingsChanged(node=None, peer=None, at=ANY) in other.happened

@@ -231,5 +231,14 @@ _KEY_CHECK = Migration(
     expand=("CREATE TABLE key_check (single boolean PRIMARY KEY DEFAULT true CHECK (single), sealed bytea NOT NULL)",),
 )
 
-MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS, _HOLDERS, _HOSTS, _KEY_CHECK)
+_BRIDGES = Migration(
+    expand=(
+        # Small files of an application that all instances share, such as the identity of a bridge.
+        "CREATE TABLE document (name text PRIMARY KEY, content bytea NOT NULL)",
+        # Each takeover raises it: whoever is not owner and generation of the row has lost the link.
+        "ALTER TABLE link ADD COLUMN generation bigint NOT NULL DEFAULT 0",
+    ),
+)
+
+MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS, _HOLDERS, _HOSTS, _KEY_CHECK, _BRIDGES)
 """All migrations of this program, oldest first. What has been released is never changed."""

@@ -1,0 +1,192 @@
+"""A link of a bridge of several instances: who has it, and what becomes of its sessions at the others."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from s2connect.bridge.link_state import LinkState
+from s2connect.bridge.sides import NOT_NOW, HoldUser, Initiator
+from s2connect.errors import ConnectionClosed, StorageUnavailable
+from s2connect.model.common import Role
+from tests.bridge.link_fixtures import PeerSide, farewell, message
+from tests.bridge.test_bridge_link import ACCEPT, CEM, OPEN, RM, LinkSetup, running
+from tests.bridge.virtual_time import run_virtual
+
+
+class FakeHold:
+    """Hold of a link, given and taken by the test."""
+
+    def __init__(self) -> None:
+        self.user: HoldUser | None = None
+        self.until = -math.inf
+        self.where = ""
+        self.taken = 0
+        self.let_go_times = 0
+        self.error: StorageUnavailable | None = None
+
+    @property
+    def is_held(self) -> bool:
+        return asyncio.get_running_loop().time() < self.until
+
+    async def take(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self.taken += 1
+        self.until, self.where = math.inf, ""
+
+    def claim_soon(self) -> None:
+        """The test grants it."""
+
+    def let_go(self) -> None:
+        self.until = -math.inf
+        self.let_go_times += 1
+
+    def close(self) -> None:
+        self.let_go()
+
+    # What the test does
+
+    def grant(self, seconds: float = math.inf) -> None:
+        self.until, self.where = asyncio.get_running_loop().time() + seconds, ""
+        assert self.user is not None
+        self.user.hold_changed()
+
+    def lose(self, where: str) -> None:
+        self.until, self.where = -math.inf, where
+        assert self.user is not None
+        self.user.hold_lost("another instance has the link")
+
+
+Scene = Callable[[LinkSetup, FakeHold], Awaitable[None]]
+
+
+def play(scene: Scene, rm: Initiator, cem: Initiator) -> None:
+    async def run() -> None:
+        hold = FakeHold()
+        async with running(LinkSetup(rm, cem, hold=hold)) as setup:
+            await scene(setup, hold)
+
+    run_virtual(run())
+
+
+def test_a_link_that_nobody_asks_for_is_up_only_where_its_lease_is() -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        await setup.until(LinkState.ELSEWHERE)
+        assert setup.link.status().reason == "no instance has claimed it yet"
+        await asyncio.sleep(600)
+        assert not setup.standing(), "it does not connect without the lease"
+        hold.grant()
+        await setup.until(LinkState.UP)
+        assert hold.taken == 0
+        hold.lose("b")
+        await setup.until(LinkState.ELSEWHERE)
+        assert setup.link.status().reason == "the instance b has it"
+        assert not setup.standing()
+        hold.grant()
+        await setup.until(LinkState.UP)
+
+    play(scene, OPEN, OPEN)
+
+
+def test_nothing_passes_once_the_lease_is_over() -> None:
+    """Also where the process was stopped meanwhile, and messages had come before anybody looked at the lease."""
+
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        hold.grant(30)
+        await setup.until(LinkState.UP)
+        await setup.peer(RM).send(message("in-time"))
+        assert "in-time" in await setup.peer(CEM).recv()
+        hold.until = asyncio.get_running_loop().time()
+        await setup.peer(RM).send(message("late"))
+        with pytest.raises(ConnectionClosed):
+            await setup.peer(CEM).recv()
+        with pytest.raises(ConnectionClosed):
+            await setup.peer(RM).recv()
+        await setup.until(LinkState.ELSEWHERE)
+
+    play(scene, OPEN, OPEN)
+
+
+@pytest.mark.parametrize(("rm", "cem"), [(ACCEPT, OPEN), (OPEN, ACCEPT), (ACCEPT, ACCEPT)])
+def test_the_instance_to_which_a_peer_comes_takes_the_link_and_the_former_one_ends_both_sides(
+    rm: Initiator, cem: Initiator
+) -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        await setup.meet()
+        assert hold.taken == 1
+        asked = [asyncio.create_task(setup.peer(role).recv()) for role in Role]
+        hold.lose("b")
+        ends = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(end, ConnectionClosed) for end in ends), "at once, and without asking to come again"
+        await setup.until(LinkState.ELSEWHERE)
+        await setup.meet()
+        assert hold.taken == 2, "it comes back with its peer"
+
+    play(scene, rm, cem)
+
+
+def test_a_link_that_is_taken_while_its_peer_is_awaited_admits_nobody_any_more() -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        assert await setup.link.request_session(RM, "v1.0.0") is None
+        await setup.until(LinkState.ADMITTING)
+        hold.lose("b")
+        await setup.until(LinkState.ELSEWHERE)
+        assert not setup.standing()
+        assert not setup.link.hand_over(RM, PeerSide("late", ACCEPT).connect())
+
+    play(scene, ACCEPT, OPEN)
+
+
+def test_a_peer_is_asked_to_come_again_where_the_database_is_away() -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        hold.error = StorageUnavailable("The database is away.", hint="")
+        assert await setup.link.request_session(RM, "v1.0.0") == NOT_NOW
+        await setup.until(LinkState.FAILED)
+        assert "database" in setup.link.status().reason
+        hold.error = None
+        await setup.meet()
+
+    play(scene, ACCEPT, OPEN)
+
+
+def test_a_peer_that_asks_every_instance_is_answered_by_the_holder_alone() -> None:
+    class Broadcast(PeerSide):
+        reaches_all = True
+
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        await setup.until(LinkState.ELSEWHERE)
+        assert await setup.link.request_session(RM, "v1.0.0") == NOT_NOW
+        hold.grant()
+        await setup.until(LinkState.WAITING)
+        await setup.meet()
+        assert hold.taken == 0
+
+    async def run() -> None:
+        hold, setup = FakeHold(), LinkSetup(ACCEPT, OPEN)
+        setup.sides[RM] = Broadcast("the device", ACCEPT)
+        setup.make(hold)
+        async with running(setup):
+            await scene(setup, hold)
+
+    run_virtual(run())
+
+
+def test_a_link_is_left_with_a_word_to_both_peers_and_given_up() -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        await setup.meet()
+        setup.link.begin_none("this instance is about to end")
+        await asyncio.sleep(10)
+        assert setup.state is LinkState.UP, "what is up stays for now"
+        ends = [asyncio.create_task(farewell(setup.peer(role))) for role in Role]
+        setup.link.leave()
+        assert all("SessionRequest" in types for types in await asyncio.gather(*ends))
+        await setup.until(LinkState.ELSEWHERE)
+        assert hold.let_go_times == 1
+        assert await setup.link.request_session(RM, "v1.0.0") == NOT_NOW
+        assert not setup.link.is_used
+
+    play(scene, ACCEPT, OPEN)
