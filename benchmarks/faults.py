@@ -141,7 +141,7 @@ class Run:
             return
         healed = await self._healed(number, kind, [site.checker.heal(device, since)])
         more = {"device": device, "beside": self._busy.pop(device)}
-        self._add(number, kind, since - began, healed, **more)
+        self._add(number, kind, began, since, healed, **more)
 
     async def _inject_into_site(self, kinds: Sequence[str]) -> None:
         while kinds and not self._is_over():
@@ -161,7 +161,7 @@ class Run:
             if rest is not None:
                 await rest
             self._of_site = False
-            self._add(number, kind, since - began, healed)
+            self._add(number, kind, began, since, healed)
             await asyncio.sleep(chance.uniform(0.0, REST))
 
     async def _healed(self, number: int, kind: str, healings: Sequence[Healing]) -> float:
@@ -176,10 +176,12 @@ class Run:
             await asyncio.sleep(READ_EVERY)
         return max((one.at - since for one in healings if one.at is not None), default=0.0)
 
-    def _add(self, number: int, kind: str, lasted: float, healed: float, **more: Any) -> None:
+    def _add(self, number: int, kind: str, began: float, since: float, healed: float, **more: Any) -> None:
         self._under_way -= 1
-        fault = {"number": number, "kind": kind, "lasted": round(lasted, 3), "healed": round(healed, 3), **more}
-        self._report.faults.append(fault)
+        times = {"at": began, "lasted": since - began, "healed": healed}
+        self._report.faults.append(
+            {"number": number, "kind": kind, **{name: round(time, 3) for name, time in times.items()}, **more}
+        )
 
 
 async def _first_error(reading: asyncio.Task[None], *work: Any) -> None:
@@ -200,7 +202,10 @@ async def _first_error(reading: asyncio.Task[None], *work: Any) -> None:
 
 async def inject(report: Report, faults: int, at_once: int, save: Callable[[Report], None]) -> None:
     """Inject faults until the report has so many of them."""
+    from tests import waits
+
     os.environ["S2CONNECT_STORE_KEY"] = KEY
+    os.environ.setdefault(waits.VARIABLE, str(waits.SLOWEST))  # databases and brokers start beside all the rest
     began = {"revision": revision(), "began": datetime.now(UTC).isoformat("T", "seconds"), "first": report.next_number}
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(workspace())

@@ -30,8 +30,9 @@ class Report:
         found: By :data:`FOUND`, how often.
         examples: Some of them.
         errors: Errors that processes have logged with a traceback, and how often.
-        faults: All faults: number, kind, device if it is that of one connection, seconds that it lasted and until it
-            had healed, and whether a fault of the whole site was beside it.
+        faults: All faults: number, kind, device if it is that of one connection, when it began by the machine's
+            monotonic clock, seconds that it lasted and until it had healed, and whether one of the whole site was
+            beside it.
     """
 
     seed: int

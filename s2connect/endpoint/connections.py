@@ -134,8 +134,8 @@ def _check_for(check: Check, s2_version: str) -> Check:
     return check
 
 
-class Links(DeliveryGuard, Protocol):
-    """Pairs to whose servers this instance connects, where there are several, and the guard of its sessions."""
+class Links(Protocol):
+    """Pairs to whose servers this instance connects, where there are several, and the guards of its sessions."""
 
     def holds(self, key: PairKey) -> bool:
         """Return whether this instance may connect."""
@@ -145,6 +145,9 @@ class Links(DeliveryGuard, Protocol):
 
     def look(self) -> None:
         """Take links soon that nobody holds, likewise."""
+
+    def guard(self, claim: Claim | None) -> DeliveryGuard:
+        """Return the guard of a session with this claim."""
 
 
 class Arrivals(Generic[T]):
@@ -225,7 +228,7 @@ class ConnectionManager:
             refusals=self.refusals(live.pairing),
         )
         if self.links is not None:
-            live.session.guard_with(self.links)
+            live.session.guard_with(self.links.guard(live.claim))
         if self.on_session is not None:
             self.on_session(live.session)
         return live.session

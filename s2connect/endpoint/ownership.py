@@ -21,6 +21,7 @@ from s2connect.model.common import NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.session.ownership import (
     BEAT_EVERY,
+    HANDOVER_WITHIN,
     LINK_RENEWAL,
     PROBE_EVERY,
     RESYNC_EVERY,
@@ -31,6 +32,7 @@ from s2connect.session.ownership import (
     Standstill,
     invalid,
 )
+from s2connect.session.reading import DeliveryGuard
 from s2connect.store.base import Pairing, PairKey
 
 _log = logging.getLogger(__name__)
@@ -49,6 +51,9 @@ AGAIN_AFTER: Final = 1.0
 CLAIM_EVERY: Final = 3.0
 """Seconds between two looks for links that nobody holds."""
 
+MAX_LEFT: Final = 10_000
+"""Most hints of other instances that have ended a session which are kept for the sessions that follow."""
+
 LINKS_AT_ONCE: Final = 200
 """Most links that an instance takes in one go, so that others get theirs."""
 
@@ -62,6 +67,31 @@ UNCONFIRMED: Final = "The database does not confirm what is written, as where it
 
 LOST: Final = "the database of this endpoint is lost"
 """Reason for closing sessions whose owner nobody knows any more."""
+
+
+class Handover:
+    """Guard of a session that another instance had: until that has ended it, or has had the time for it."""
+
+    def __init__(self, owners: InstanceOwnership) -> None:
+        self._owners = owners
+        self._calls: list[Callable[[], None]] | None = []  # None when it is over
+
+    def may_deliver(self) -> bool:
+        """Return whether the other instance has ended the session, and this one is known to have it."""
+        return self._calls is None and self._owners.may_deliver()
+
+    def when_it_may(self, call: Callable[[], None]) -> None:
+        """Call ``call`` when that may have changed."""
+        if self._calls is None:
+            self._owners.when_it_may(call)
+        else:
+            self._calls.append(call)
+
+    def over(self) -> None:
+        """End the wait. Idempotent."""
+        calls, self._calls = self._calls or (), None
+        for call in calls:
+            call()
 
 
 class InstanceOwnership:
@@ -86,6 +116,10 @@ class InstanceOwnership:
         self._unconfirmed = False  # as it was noticed last
         self._leases = Leases()
         self._standstill = Standstill(now=self._now())
+        self._handovers: dict[PairKey, tuple[int, Handover]] = {}  # with the generation of the claim
+        self._left: dict[
+            PairKey, int
+        ] = {}  # generations of sessions that others have ended before there was a handover
         self._withheld: list[Callable[[], None]] = []  # to be called when no claim is in doubt any more
         self._since: dict[PairKey, float] = {}  # when each link was taken
         self._wanted: set[PairKey] = set()
@@ -230,6 +264,9 @@ class InstanceOwnership:
                     key = PairKey(NodeId(UUID(local)), NodeId(UUID(remote)))
                     if self.app_links.hinted(key):
                         self._look_at([key])
+            case ["left", local, remote, generation]:
+                with contextlib.suppress(ValueError):
+                    self._handed_over(PairKey(NodeId(UUID(local)), NodeId(UUID(remote))), int(generation))
             case ["nodes"]:
                 self._nodes.set()
             case ["links"]:
@@ -244,6 +281,8 @@ class InstanceOwnership:
                 for some in _batches(keys):
                     await self._review(some)
                     await self.app_links.review(some)
+                    await asyncio.sleep(0)  # what ends begins to do so
+                    await self._shared.hand_over(some)
             except StorageError as error:
                 _log.debug("owners are read later: %s", error)
                 self._look_at(keys)
@@ -311,7 +350,30 @@ class InstanceOwnership:
             if one.claim is not None
         ]
 
-    # Standstills
+    # Handovers and standstills
+
+    def guard(self, claim: Claim | None) -> DeliveryGuard:
+        """Return the guard of a session that has just begun, with this claim."""
+        if claim is None or claim.former in (None, claim.owner) or self._left.pop(claim.key, -1) >= claim.generation:
+            return self
+        handover = Handover(self)
+        self._handovers[claim.key] = claim.generation, handover
+        asyncio.get_running_loop().call_later(HANDOVER_WITHIN, self._end_handover, claim.key, handover)
+        return handover
+
+    def _end_handover(self, key: PairKey, handover: Handover) -> None:
+        if self._handovers.get(key, (0, None))[1] is handover:
+            del self._handovers[key]
+        handover.over()
+
+    def _handed_over(self, key: PairKey, generation: int) -> None:
+        since, handover = self._handovers.get(key, (0, None))
+        if handover is None:
+            if len(self._left) >= MAX_LEFT:
+                self._left.clear()
+            self._left[key] = generation
+        elif generation >= since:
+            self._end_handover(key, handover)
 
     def may_deliver(self) -> bool:
         """Return whether the sessions of this instance are known to be its: False after it stood still."""

@@ -71,7 +71,8 @@ class SharedOwners(Protocol):
         """Call ``on_hint`` with the hints of other instances until cancelled.
 
         ``on_connected`` is called whenever hints come from now on: those before may have been lost. Hints are
-        ``pairing LOCAL REMOTE``, ``pairings LOCAL REMOTE INSTANCE``, ``link LOCAL REMOTE``, ``nodes`` and ``links``.
+        ``pairing LOCAL REMOTE``, ``left LOCAL REMOTE GENERATION``, ``pairings LOCAL REMOTE INSTANCE``, ``link LOCAL
+        REMOTE``, ``nodes`` and ``links``.
         """
 
     async def probe(self) -> None:
@@ -79,6 +80,9 @@ class SharedOwners(Protocol):
 
     async def claim(self, pairing: Pairing) -> Claim | None:
         """Make this instance the owner of a pairing's session; None where the pairing is no more."""
+
+    async def hand_over(self, keys: Collection[PairKey]) -> None:
+        """Hint ``left`` to the instances that have the sessions of pairs now, for this one, which has ended its."""
 
     async def rows(self, keys: Collection[PairKey]) -> Mapping[PairKey, Sequence[SessionRow]]:
         """Return the owners of pairs, of some hundred at most."""

@@ -8,7 +8,7 @@ may have changed: so a takeover that it did not hear of while it opened the conn
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -29,18 +29,27 @@ BEAT_EVERY: Final = 0.2
 STANDSTILL: Final = 0.6
 """... and without one after which it counts as having stood still: stopped, swapped out, or on a machine that slept."""
 
+HANDOVER_WITHIN: Final = 1.0
+"""Seconds, at most, for which nothing is delivered of a session that another instance had, until that has ended it.
+Longer than a standstill: whoever does not hear of the takeover within them knows that it may have missed it."""
+
 RESYNC_EVERY: Final = 30.0
 """Seconds between two readings of all rows that an instance has sessions for, where no hint has come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Claim of an instance to the session of a pairing: valid while the row has its owner and generation."""
+    """Claim of an instance to the session of a pairing: valid while the row has its owner and generation.
+
+    Attributes:
+        former: The instance that had the session before; it may be the same.
+    """
 
     key: PairKey
     paired_at: float
     owner: str
     generation: int
+    former: str | None = field(default=None, compare=False)
 
     def is_newer(self, other: Claim) -> bool:
         """Return whether this claim was made after another of the same pair."""

@@ -30,7 +30,7 @@ _CLAIM: Final = f"""
         UPDATE pairing SET generation = generation + 1, owner = %s FROM former
         WHERE pairing.sequence = former.sequence RETURNING generation, former.owner AS former
     )
-    SELECT generation, CASE WHEN former != %s THEN pg_notify(%s || former, %s)::text END FROM taken
+    SELECT generation, former, CASE WHEN former != %s THEN pg_notify(%s || former, %s)::text END FROM taken
 """  # noqa: S608 - constants
 
 _PAIRS: Final = "SELECT * FROM unnest(%s::uuid[], %s::uuid[])"
@@ -134,12 +134,23 @@ class PostgresqlOwners:
     async def claim(self, pairing: Pairing) -> Claim | None:
         """Make this instance the owner of a pairing's session; None where the pairing is no more."""
 
-        async def claim(connection: Connection) -> Row | None:
+        async def claim(connection: Connection) -> Claim | None:
             return await claimed(connection, pairing.key, pairing.paired_at, self.instance)
 
         # Once only: where its answer was lost, another instance may have taken the session meanwhile.
-        row = await self._database.once("write", claim)
-        return None if row is None else Claim(pairing.key, pairing.paired_at, self.instance, row["generation"])
+        return await self._database.once("write", claim)
+
+    async def hand_over(self, keys: Collection[PairKey]) -> None:
+        """Hint to the instances that have the sessions of pairs now that this one delivers nothing of them any more."""
+
+        async def hint(connection: Connection) -> None:
+            await connection.execute(
+                "SELECT pg_notify(%s || owner, concat_ws(' ', 'left', local, remote, generation)) FROM pairing"  # noqa: S608
+                f" WHERE (local, remote) IN ({_PAIRS}) AND owner != %s",
+                (channel_of(""), *_columns(keys), self.instance),
+            )
+
+        await self._database.read("reach", hint)
 
     async def rows(self, keys: Collection[PairKey]) -> Mapping[PairKey, Sequence[SessionRow]]:
         """Return the owners of pairs; a pair without a pairing has none."""
@@ -367,11 +378,14 @@ class PostgresqlOwners:
         return "" if row is None else str(row["digest"])
 
 
-async def claimed(connection: Connection, key: PairKey, paired_at: float, instance: str) -> Row | None:
+async def claimed(connection: Connection, key: PairKey, paired_at: float, instance: str) -> Claim | None:
     """Make an instance the owner of a pairing's session, and hint at that to the former one; None without pairing."""
     hint = f"pairing {key.local} {key.remote}"
     values = (*pair_values(key), paired_at, instance, instance, channel_of(""), hint)
-    return await (await connection.execute(_CLAIM, values)).fetchone()
+    row = await (await connection.execute(_CLAIM, values)).fetchone()
+    if row is None:
+        return None
+    return Claim(key, paired_at, instance, row["generation"], row["former"])
 
 
 def _columns(keys: Collection[PairKey]) -> tuple[list[UUID], list[UUID]]:

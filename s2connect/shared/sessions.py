@@ -266,7 +266,8 @@ class PostgresqlSessions:
         row = self._rows.understood(rows)[0]
         pairing: Pairing = row["pairing"]
         info = ConnectionInfo(WEBSOCKET, pairing.key.local, pairing.key.remote, row["s2_version"], row["address"])
-        return Taken(info, pairing, Claim(pairing.key, pairing.paired_at, self._database.instance, row["generation"]))
+        me = self._database.instance
+        return Taken(info, pairing, Claim(pairing.key, pairing.paired_at, me, row["generation"], row["former"]))
 
     # Expiry
 

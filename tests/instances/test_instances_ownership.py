@@ -110,6 +110,39 @@ async def test_without_hints_it_ends_when_the_rows_are_read_again(
 
 
 @pytest.mark.rule("WS-06")
+@pytest.mark.parametrize("is_deaf", [False, True])
+async def test_what_comes_in_a_session_is_delivered_when_the_instance_that_had_it_has_ended_its_or_had_the_time(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch, is_deaf: bool
+) -> None:
+    async def deaf(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ownership, "HANDOVER_WITHIN", 0.3 if is_deaf else 1000.0)
+    async with served(postgresql) as (several, ports, access), within(20):
+        owners = [one.pairings.ownership for one in several]
+        assert owners[0] is not None
+        assert owners[1] is not None
+        if is_deaf:
+            monkeypatch.setattr(owners[0]._shared, "listen", deaf)
+        follow(several)
+        await listening_all(postgresql, 2 if is_deaf else 3)
+        first, access = await connected(several, ports[0], access)
+        former = await several[0].connections[NODES[0]].next_session(None, Check.ENVELOPE, None)
+        began = time.monotonic()
+        second, access = await connected(several, ports[1], access)
+        session = await several[1].connections[NODES[0]].next_session(None, Check.ENVELOPE, None)
+        await second.send('{"message_type": "PowerMeasurement", "message_id": "new", "values": []}')
+        assert (await session.receive()).id == "new"
+        assert not owners[1]._handovers
+        if is_deaf:
+            assert time.monotonic() - began >= 0.3
+        else:
+            await former.wait_closed()
+        await first.close()
+        await second.close()
+
+
+@pytest.mark.rule("WS-06")
 @pytest.mark.parametrize("taken", [True, False])
 async def test_an_instance_that_stood_still_delivers_nothing_of_a_session_that_was_taken_over_meanwhile(
     postgresql: str, monkeypatch: pytest.MonkeyPatch, taken: bool
