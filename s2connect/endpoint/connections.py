@@ -363,6 +363,15 @@ class ConnectionManager:
         if live is not None and live.pairing.communication_role is CommunicationRole.CLIENT:
             self.give_up(live, reason)
 
+    async def end_link(self, remote: NodeId, reason: str) -> None:
+        """As communication client: stop connecting to a peer, and end the session with it in order."""
+        if (connector := self._connectors.pop(remote, None)) is not None:
+            await self._state.supervisor.end([connector])
+        live = self._live.get(remote)
+        if live is not None and live.pairing.communication_role is CommunicationRole.CLIENT:
+            del self._live[remote]
+            await asyncio.wait({self._later(live.end(reason, ask_to_reconnect=True), "end")})
+
     def uses_link(self, remote: NodeId) -> bool:
         """Return whether this instance connects to a peer, or is connected with it."""
         connector = self._connectors.get(remote)

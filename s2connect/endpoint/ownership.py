@@ -27,7 +27,9 @@ from s2connect.session.ownership import (
     RESYNC_EVERY,
     Claim,
     Leases,
+    LinkCounts,
     Outage,
+    Shares,
     Standing,
     Standstill,
     invalid,
@@ -59,6 +61,9 @@ LINKS_AT_ONCE: Final = 200
 
 IDLE_LINK: Final = 60.0
 """Seconds after which a link is given up that is not used."""
+
+HANDED_OVER_A_SECOND: Final = 20
+"""Links that are given up to other instances in a second, at most."""
 
 CLOSE_WITHIN: Final = 3.0
 """Seconds for the last word to the database when the endpoint closes."""
@@ -123,7 +128,8 @@ class InstanceOwnership:
         self._withheld: list[Callable[[], None]] = []  # to be called when no claim is in doubt any more
         self._since: dict[PairKey, float] = {}  # when each link was taken
         self._wanted: set[PairKey] = set()
-        self._share: tuple[float, int] | None = None
+        self._shares = Shares()
+        self._handing_over: asyncio.Task[None] | None = None
         self._doubtful: set[PairKey] = set()
         self._unused: set[Claim] = set()  # claims that are stored, and had no session at the last look
         self._doubt, self._resync, self._links, self._nodes, self._stood_still = (asyncio.Event() for _ in range(5))
@@ -270,6 +276,7 @@ class InstanceOwnership:
             case ["nodes"]:
                 self._nodes.set()
             case ["links"]:
+                self._shares.freed(now=self._now())
                 self._links.set()
 
     async def _keep_reviewing(self) -> None:
@@ -420,7 +427,7 @@ class InstanceOwnership:
 
     def look(self) -> None:
         """Look for links soon: more nodes connect."""
-        self._share = None
+        self._shares.look_again()
         self._links.set()
         self.start()
 
@@ -489,18 +496,36 @@ class InstanceOwnership:
         granted = [key for key in wanted if await self._shared.claim_link(key)]
         nodes = [node for node, connections in self._connections.items() if connections.connects]
         if nodes:
-            if self._share is None or asked_at - self._share[0] > RESYNC_EVERY:
-                self._share = asked_at, await self._shared.share_of_links(nodes)
-            share = self._share[1]
-            # Links beyond this instance's share are taken slowly, so that the other instances have time to take theirs.
-            most = max(1, share // 20, share - len(self._leases) - len(granted))
-            granted += await self._shared.claim_links(nodes, wanted, min(most, LINKS_AT_ONCE))
+            if self._shares.is_stale(now=asked_at):
+                self._even_out(await self._shared.count_links(nodes))
+            most = self._shares.may_take(len(self._leases) + len(granted), now=asked_at)
+            if most:
+                granted += await self._shared.claim_links(nodes, wanted, min(most, LINKS_AT_ONCE))
         self._take(granted, asked_at)
+        self._shares.took(len(granted), len(self._leases))
         for key in granted:
             if (connections := self._connections.get(key.local)) is not None:
                 connections.connect_pair(key)
         if len(granted) >= LINKS_AT_ONCE:
             self._links.set()
+
+    def _even_out(self, counts: LinkCounts) -> None:
+        """Begin to give links up where others have too few."""
+        held = self._leases.held()
+        number = self._shares.read(counts, len(held), me=self._shared.instance, now=self._now())
+        if number and (self._handing_over is None or self._handing_over.done()):
+            keys = random.sample(held, min(number, len(held)))
+            self._handing_over = self._state.supervisor.spawn(self._hand_over(keys), "link", "hand-over")
+
+    async def _hand_over(self, keys: Collection[PairKey]) -> None:
+        """Give links up to instances that have too few: each once its session has ended, some a second."""
+        _log.info("links that go to other instances, which have too few: %d", len(keys))
+        for key in keys:
+            if (connections := self._connections.get(key.local)) is not None:
+                await connections.end_link(key.remote, "the session goes on at another instance")
+            if self._leases.released(key):
+                await self._shared.release_links([key])
+            await asyncio.sleep(1 / HANDED_OVER_A_SECOND)
 
     async def _keep_leases(self) -> None:
         while True:

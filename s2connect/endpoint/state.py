@@ -19,7 +19,7 @@ from s2connect.pairing.code import PairingToken
 from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.shared import SharedPairing
-from s2connect.session.ownership import Claim, LinkRow, SessionRow
+from s2connect.session.ownership import Claim, LinkCounts, LinkRow, SessionRow
 from s2connect.session.shared import SharedOfferingSessions
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.supervisor import FailureLog, Supervisor
@@ -108,8 +108,8 @@ class SharedOwners(Protocol):
     async def release_links(self, keys: Collection[PairKey]) -> None:
         """Give links up."""
 
-    async def share_of_links(self, nodes: Collection[NodeId]) -> int:
-        """Return how many links each of the living instances would have."""
+    async def count_links(self, nodes: Collection[NodeId]) -> LinkCounts:
+        """Return the number of links of nodes, and how many of them each instance holds."""
 
     # Links of an application, which are those of no pairing, or of several
 

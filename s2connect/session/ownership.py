@@ -37,6 +37,25 @@ RESYNC_EVERY: Final = 30.0
 """Seconds between two readings of all rows that an instance has sessions for, where no hint has come."""
 
 
+FRESH_COUNTS: Final = 5.0
+"""Seconds for which the counts of links are not read again, whatever happens."""
+
+FIRST_TURN: Final = 2.0
+"""Seconds for which links that were given up are left to the instances that have too few."""
+
+LEFT_ALONE: Final = 10.0
+"""Seconds for which nobody takes them beyond its share, nor whoever has given up any to even them out."""
+
+GIVEN_UP_PART: Final = 10
+"""Part of its links that an instance gives up at once: a tenth."""
+
+BEYOND_PART: Final = 20
+"""Part of its share that it takes beyond it at once: a twentieth."""
+
+LONGEST_PAUSE: Final = 3600.0
+"""Most seconds between two times at which links are given up that nobody takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Claim of an instance to the session of a pairing: valid while the row has its owner and generation.
@@ -180,6 +199,90 @@ class Standstill:
     def settled(self, count: int) -> None:
         """Note that the rows were read, which began after so many standstills."""
         self._settled = count
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCounts:
+    """Number of links, and of those that each living instance holds which takes new ones."""
+
+    links: int
+    held: Mapping[str, int]
+
+    @property
+    def share(self) -> int:
+        """Most links of an instance where all have the same number."""
+        return -(-self.links // max(1, len(self.held)))
+
+    @property
+    def least(self) -> int:
+        """Fewest links of an instance then."""
+        return self.links // max(1, len(self.held))
+
+    def surplus(self, held: int, me: str) -> int:
+        """Return how many links an instance has too many while others have too few."""
+
+        def beyond(each: int) -> int:
+            missing = sum(max(0, each - number) for name, number in self.held.items() if name != me)
+            return min(held - each, missing)
+
+        return max(0, beyond(self.least), beyond(self.share))
+
+
+class Shares:
+    """Even shares of links: how many an instance takes, and how many it gives up where others have too few.
+
+    Links that were given up are left to the others for a while. If nobody takes them, because an instance lives that
+    connects to nobody, this one takes them back, and waits twice as long before it gives up any more.
+    """
+
+    def __init__(self) -> None:
+        self._share = self._least = 0
+        self._freed_at = self._gave_at = float("-inf")
+        self._gave = False
+        self._pause = RESYNC_EVERY
+        self._alive: frozenset[str] = frozenset()
+        self.read_at = float("-inf")
+
+    def is_stale(self, *, now: float) -> bool:
+        """Return whether the counts have to be read again."""
+        age = now - self.read_at
+        return age > RESYNC_EVERY or (age > FRESH_COUNTS and self._freed_at > self.read_at)
+
+    def look_again(self) -> None:
+        """Have the counts read again: this instance serves other nodes now."""
+        self.read_at = float("-inf")
+
+    def freed(self, *, now: float) -> None:
+        """Note that an instance has given links up."""
+        self._freed_at = now
+
+    def read(self, counts: LinkCounts, held: int, *, me: str, now: float) -> int:
+        """Take counts in; return how many of the links held this instance has to give up now."""
+        self.read_at, self._share, self._least = now, counts.share, counts.least
+        if (alive := frozenset(counts.held)) != self._alive:
+            self._alive, self._pause = alive, RESYNC_EVERY
+        surplus = min(counts.surplus(held, me), max(1, held // GIVEN_UP_PART))
+        if not surplus or me not in alive or now - self._gave_at < self._pause * 0.9:
+            return 0
+        self._gave_at, self._gave = now, True
+        return surplus
+
+    def may_take(self, held: int, *, now: float) -> int:
+        """Return how many links this instance may take of those that nobody holds.
+
+        Beyond its share it takes them slowly, and not at once, so that the others have time to take theirs.
+        """
+        freed, gave = now - self._freed_at, now - self._gave_at
+        if gave < LEFT_ALONE or freed < FIRST_TURN:
+            return max(self._least - held, 0)
+        if freed < LEFT_ALONE:
+            return max(self._share - held, 0)
+        return max(self._share - held, self._share // BEYOND_PART, 1)
+
+    def took(self, number: int, held: int) -> None:
+        """Note that so many links were taken, and how many are held now."""
+        if self._gave and number and held > self._share:
+            self._gave, self._pause = False, min(2 * self._pause, LONGEST_PAUSE)
 
 
 class Outage:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from s2connect.model.common import NodeId
 from s2connect.model.roles import CommunicationRole
-from s2connect.session.ownership import LINK_LEASE, Claim, LinkRow, SessionRow
+from s2connect.session.ownership import LINK_LEASE, Claim, LinkCounts, LinkRow, SessionRow
 from s2connect.store.base import Pairing, PairKey
 from s2connect.store.postgresql.database import Connection, Database, Row
 from s2connect.store.postgresql.instances import ALIVE
@@ -56,9 +56,14 @@ _ELSEWHERE: Final = f"""
     LIMIT %s
 """  # noqa: S608 - constants
 
-_SHARE: Final = f"""
-    SELECT count(*) AS links, (SELECT count(*) FROM instance WHERE {ALIVE} AND NOT draining) AS alive
-    FROM pairing WHERE communication_role = %s AND local = ANY(%s)
+_COUNT_LINKS: Final = f"""
+    SELECT links, name,
+        (SELECT count(*) FROM link WHERE owner = name AND local = ANY(%(nodes)s) AND until > clock_timestamp()
+            AND EXISTS (SELECT 1 FROM pairing WHERE pairing.local = link.local AND pairing.remote = link.remote
+                AND communication_role = %(client)s)) AS held
+    FROM (
+        SELECT count(*) AS links FROM pairing WHERE communication_role = %(client)s AND local = ANY(%(nodes)s)
+    ) AS counted LEFT JOIN instance ON {ALIVE} AND NOT draining
 """  # noqa: S608 - constants
 
 _TAKE_LINK: Final = """
@@ -271,16 +276,15 @@ class PostgresqlOwners:
 
         await self._database.write("write", release)
 
-    async def share_of_links(self, nodes: Collection[NodeId]) -> int:
-        """Return how many links each of the living instances would have."""
+    async def count_links(self, nodes: Collection[NodeId]) -> LinkCounts:
+        """Return the number of links of nodes, and how many of them each living instance holds."""
+        values = {"client": CommunicationRole.CLIENT.value, "nodes": [UUID(bytes=node.bytes) for node in nodes]}
 
-        async def count(connection: Connection) -> Row | None:
-            values = (CommunicationRole.CLIENT.value, [UUID(bytes=node.bytes) for node in nodes])
-            return await (await connection.execute(_SHARE, values)).fetchone()
+        async def read(connection: Connection) -> list[Row]:
+            return await (await connection.execute(_COUNT_LINKS, values)).fetchall()
 
-        row = await self._database.read("read", count)
-        assert row is not None
-        return -(-int(row["links"]) // max(1, int(row["alive"])))
+        rows = await self._database.read("read", read)
+        return LinkCounts(rows[0]["links"], {row["name"]: row["held"] for row in rows if row["name"] is not None})
 
     # Links of an application
 

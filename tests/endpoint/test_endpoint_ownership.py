@@ -12,11 +12,12 @@ import pytest
 
 pytest.importorskip("psycopg")
 
-from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
+from s2connect import Endpoint, EndpointConfig, Node, NodeConfig, Role
 from s2connect.endpoint import ownership
 from s2connect.errors import SessionRefused, StorageUnavailable
 from s2connect.events import Notice
 from s2connect.model.url import BaseUrl
+from s2connect.session import ownership as rules
 from s2connect.session.ownership import LINK_LEASE
 from s2connect.store.base import PairKey
 from s2connect.store.postgresql import confirming, database
@@ -44,14 +45,15 @@ def instance(wan: Wan, monkeypatch: pytest.MonkeyPatch) -> Instance:
 
 
 @contextlib.asynccontextmanager
-async def taking(*endpoints: Endpoint) -> AsyncIterator[None]:
-    """Take the sessions of endpoints."""
+async def taking(*endpoints: Endpoint | Node) -> AsyncIterator[None]:
+    """Take the sessions of nodes, or of the only ones of endpoints."""
 
-    async def take(endpoint: Endpoint) -> None:
-        async for session in endpoint.node().sessions():
-            endpoint.supervisor.spawn(_read(session), "session")
+    async def take(node: Node) -> None:
+        async with asyncio.TaskGroup() as reading:
+            async for session in node.sessions():
+                reading.create_task(_read(session))
 
-    tasks = [asyncio.ensure_future(take(endpoint)) for endpoint in endpoints]
+    tasks = [asyncio.ensure_future(take(one.node() if isinstance(one, Endpoint) else one)) for one in endpoints]
     try:
         yield
     finally:
@@ -133,6 +135,37 @@ def _show(url: str, owner: str | None) -> None:
         ).fetchall()
         assert rows == [(owner, True)]
         assert connection.execute("SELECT owner FROM pairing").fetchall() == [(owner,)]
+
+
+@pytest.mark.long
+async def test_links_go_to_an_instance_that_joins_until_both_have_as_many(
+    postgresql: str, instance: Instance, wan: Wan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"CLAIM_EVERY": 0.2, "LINK_RENEWAL": 0.5}.items():
+        monkeypatch.setattr(ownership, name, value)
+    for name, value in {"RESYNC_EVERY": 0.5, "FRESH_COUNTS": 0.1, "LEFT_ALONE": 0.5, "FIRST_TURN": 0.2}.items():
+        monkeypatch.setattr(rules, name, value)
+    names = {"localhost": "127.0.0.1", "cem.example": "127.0.0.1"}
+    devices = [NodeConfig(role=Role.RM, alias=f"R{number}") for number in range(6)]
+    async with (
+        within(60),
+        Endpoint.open(config=wan.config(Role.CEM, "cem.example"), addresses=names) as cem,
+        Endpoint.open(config=instance(postgresql, "one", Role.RM, nodes=devices), addresses=names) as one,
+    ):
+        for node in one.nodes.values():
+            await node.pair(cem.pairing_url, await cem.node().new_pairing_code())
+        async with taking(cem, *one.nodes.values()):
+            await until(lambda: len(one.connected()) == len(cem.connected()) == 6)
+            async with (
+                Endpoint.open(config=instance(postgresql, "two", Role.RM, nodes=()), addresses=names) as two,
+                taking(*two.nodes.values()),
+            ):
+                await until(lambda: (len(one.connected()), len(two.connected())) == (3, 3), 30)
+                await until(lambda: len(cem.connected()) == 6)
+                assert cem.reconnects == 3, "no more than the excess"
+                await asyncio.sleep(2.0)  # nothing comes of it
+                assert (len(one.connected()), len(two.connected()), cem.reconnects) == (3, 3, 3)
+            await until(lambda: len(one.connected()) == 6, 30)
 
 
 @pytest.mark.rule("UNP-02")

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2connect.model.common import NodeId
 from s2connect.session.ownership import (
     BEAT_EVERY,
+    GIVEN_UP_PART,
     LINK_LEASE,
     STANDSTILL,
     Claim,
     Leases,
+    LinkCounts,
     Outage,
     SessionRow,
+    Shares,
     Standing,
     Standstill,
     invalid,
@@ -185,3 +189,96 @@ def test_after_a_standstill_all_is_in_doubt_from_the_first_look_until_the_rows_w
     assert standstill.beat(now=now), "once more, while the rows are read"
     standstill.settled(count)
     assert standstill.is_in_doubt(now=now)
+
+
+@dataclass
+class Links:
+    """Links of several instances, and their looks at them; ``takes`` are the instances that connect at all."""
+
+    links: int
+    takes: dict[str, bool]
+    held: dict[str, int] = field(default_factory=dict)
+    shares: dict[str, Shares] = field(default_factory=dict)
+    moved: int = 0
+    now: float = 0.0
+
+    def join(self, name: str) -> None:
+        self.held[name], self.shares[name] = 0, Shares()
+
+    def leave(self, name: str) -> None:
+        del self.held[name], self.shares[name]
+        for other in self.shares.values():
+            other.freed(now=self.now)
+
+    @property
+    def free(self) -> int:
+        return self.links - sum(self.held.values())
+
+    def look(self, name: str) -> None:
+        """One look of an instance, as its task does it."""
+        if not self.takes[name]:
+            return
+        shares, counts = self.shares[name], LinkCounts(self.links, dict(self.held))
+        if shares.is_stale(now=self.now):
+            given = shares.read(counts, self.held[name], me=name, now=self.now)
+            excess = self.held[name] - counts.links // len(counts.held)
+            assert 0 <= given <= max(0, excess), "never more than the excess"
+            assert given <= max(1, self.held[name] // GIVEN_UP_PART), "slowly"
+            self.held[name] -= given
+            self.moved += given
+            if given:
+                for other in self.shares.values():
+                    other.freed(now=self.now)
+        taken = min(shares.may_take(self.held[name], now=self.now), self.free)
+        self.held[name] += taken
+        shares.took(taken, self.held[name])
+
+    def pass_time(self, seconds: float, order: random.Random) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 5.0
+            for name in order.sample(sorted(self.held), len(self.held)):
+                self.look(name)
+
+
+@settings(max_examples=20)
+@given(
+    st.integers(0, 200),
+    st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6),
+    st.integers(0, 2**32),
+)
+def test_links_even_out_after_instances_have_come_and_gone_and_stay_then(
+    links: int, changes: list[str], seed: int
+) -> None:
+    order = random.Random(seed)
+    world = Links(links, dict.fromkeys("abcdef", True))
+    for name in changes:
+        if name not in world.held:
+            world.join(name)
+        elif len(world.held) > 1:
+            world.leave(name)
+        world.pass_time(order.choice([5.0, 60.0, 300.0]), order)
+    world.pass_time(1800.0, order)
+    assert world.free == 0
+    least, most = min(world.held.values()), max(world.held.values())
+    assert most - least <= 1
+    before, moved = dict(world.held), world.moved
+    world.pass_time(600.0, order)
+    assert (world.held, world.moved) == (before, moved), "nothing goes to and fro"
+
+
+@settings(max_examples=8)
+@given(st.integers(1, 200), st.integers(1, 4), st.integers(0, 2**32))
+def test_what_an_instance_does_not_take_is_taken_back_and_given_up_ever_less(links: int, idle: int, seed: int) -> None:
+    order = random.Random(seed)
+    names = [f"idle-{number}" for number in range(idle)]
+    world = Links(links, {"a": True, **dict.fromkeys(names, False)})
+    world.join("a")
+    world.pass_time(600.0, order)
+    for name in names:
+        world.join(name)
+    world.pass_time(4 * 3600.0, order)
+    moved = world.moved
+    world.pass_time(4 * 3600.0, order)
+    assert world.moved - moved <= 5 * max(1, links // GIVEN_UP_PART), "once an hour"
+    assert world.held["a"] >= links - max(1, links // GIVEN_UP_PART)
