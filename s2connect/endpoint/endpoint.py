@@ -97,6 +97,7 @@ class Endpoint:
         self._client = SessionClient(
             state.store, self._transports, state.pki, proxies=state.proxies, addresses_of=state.resolver.resolve
         )
+        self._client.alone = state.shared is None
         self._connections: dict[NodeId, ConnectionManager] = {}
         self._on_session: Callable[[Session], None] | None = None
         self._on_nodes: Callable[[Sequence[Node]], None] | None = None

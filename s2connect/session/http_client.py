@@ -64,7 +64,19 @@ UPGRADE_PAUSE = 1.0
 
 
 class SessionClient:
-    """Opens sessions of one endpoint's communication clients; TLS contexts are kept, because making one costs much."""
+    """Opens sessions of one endpoint's communication clients; TLS contexts are kept, because making one costs much.
+
+    Args:
+        store: Pairings and tokens.
+        transports: Transports by name.
+        pki: TLS context for normal PKI validation.
+        proxies: The HTTP proxy towards the internet.
+        addresses_of: Returns the addresses of a host name.
+
+    Attributes:
+        alone: Whether nobody else changes tokens in the store. A server to which an instance came with the token that
+            another one has replaced would report a second copy of our state.
+    """
 
     def __init__(
         self,
@@ -75,6 +87,7 @@ class SessionClient:
         proxies: Proxies | None = None,
         addresses_of: Callable[[str], Awaitable[list[str]]] | None = None,
     ) -> None:
+        self.alone = True
         self._proxies = proxies or Proxies()
         self._addresses_of = addresses_of
         self._store = store
@@ -176,7 +189,8 @@ class SessionClient:
                 await self._store.keep_token(pairing, token)
                 while len(self._tokens) >= MAX_TOKENS:
                     del self._tokens[next(iter(self._tokens))]
-                self._tokens[pairing.key, pairing.paired_at] = token
+                if self.alone:
+                    self._tokens[pairing.key, pairing.paired_at] = token
             except StorageError as error:
                 # Both tokens stay; the next initiation tries them in turn (SESC-03).
                 _log.warning("the old access token could not be removed: %s", error.kind)
