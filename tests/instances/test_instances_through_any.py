@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +59,7 @@ class World:
     """An endpoint of one or several instances that prepare sessions, and a paired client.
 
     Attributes:
-        ready: Instances that have prepared a session whose connection has not come yet.
+        ready: Number of sessions that each instance has prepared, and whose connections have not come yet.
         pending: Tokens of initiateSession.
         offers: Tokens of connections, each with the instance that its URL names, if any.
         connected: Connections of the client, each with the instance that took it.
@@ -68,7 +69,7 @@ class World:
     ports: Sequence[int]
     url: str | None
     access: list[str] = field(default_factory=list)
-    ready: set[int] = field(default_factory=set)
+    ready: Counter[int] = field(default_factory=Counter)
     pending: list[str] = field(default_factory=list)
     offers: list[tuple[str, int | None]] = field(default_factory=list)
     connected: list[tuple[ClientConnection, int]] = field(default_factory=list)
@@ -86,7 +87,7 @@ class World:
 
     def _admit(self, number: int) -> Any:
         async def admit(pairing: Pairing, s2_version: str) -> str | None:
-            self.ready.add(number)
+            self.ready[number] += 1
             return None
 
         return admit
@@ -145,8 +146,8 @@ class World:
         if isinstance(came, int):
             return came
         self.connected.append((came, number))
-        assert number in self.ready, "the instance that has the session has prepared it"
-        self.ready.discard(number)
+        assert self.ready[number], "the instance that has the session has prepared it"
+        self.ready[number] -= 1
         await until(lambda: holders(self.several) == [number])  # and no other
         return 101
 

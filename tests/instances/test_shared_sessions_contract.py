@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -11,6 +12,7 @@ from s2connect.model.session_init import InitiateSession, InitiateSessionRespons
 from s2connect.pairing.code import PairingToken
 from s2connect.session.server_core import Accepted, Activation, Holder
 from s2connect.store.base import Pairing
+from s2connect.transports.base import ConnectionInfo
 from tests.instances.instances import NODES, TOKEN, Instance, instances, session_request
 from tests.instances.test_instances_at_once import pair
 
@@ -45,6 +47,10 @@ async def test_a_pending_token_keeps_its_holder(where: str, request: pytest.Fixt
                 decision = core.confirm(token, now=now)
                 assert isinstance(decision, Activation)
                 assert (decision.holder, decision.protocol, decision.s2_version) == (holder, "WebSocket", "v1.0.0")
-                core.forget(pairing.key)
+                info = ConnectionInfo("WebSocket", pairing.key.local, pairing.key.remote, "v1.0.0", "")
+                details = await instance.pairings.shared.activate(decision, info, time.time())
+                named = getattr(details, "websocket_url", None)
+                expected = HERE.url if holder is HERE else "wss://cloud.example:443/session/websocket"
+                assert named == (expected if where == "postgresql" else None), "the transport of one process offers"
             async with instance.pairings.shared.confirming(token) as (core, now):
                 assert not isinstance(core.confirm(token, now=now), Activation), "once"
