@@ -7,6 +7,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -157,3 +158,21 @@ async def test_an_instance_that_was_replaced_while_it_was_cut_off_ends(database:
     assert first.is_lost
     assert [one.version for one in await shown(database)] == ["2"]
     await second.leave()
+
+
+@pytest.mark.parametrize("ahead", [3600.0, -3600.0])
+async def test_an_instance_whose_clock_differs_from_that_of_the_database_says_so(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ahead: float
+) -> None:
+    presence = Presence(database, "one", version="1")
+    await presence.claim()
+    assert not caplog.records
+    real = time.time
+    monkeypatch.setattr("s2connect.store.postgresql.instances.time.time", lambda: real() + ahead)
+    for _ in range(2):
+        await presence._renew()
+    (record,) = caplog.records
+    assert f"3600 s {'ahead of' if ahead > 0 else 'behind'} that of the database" in record.getMessage()
+    monkeypatch.undo()
+    await presence._renew()
+    await presence.leave()

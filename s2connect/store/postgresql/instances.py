@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
@@ -46,6 +47,9 @@ ENDS_WITHIN_S: Final = 0.5
 
 TAKE_EVERY: Final = 0.1
 """Seconds between two looks whether it is."""
+
+MAX_DIFFERENCE: Final = 5.0
+"""Seconds by which our clock may differ from that of the database, a slow answer included."""
 
 LOCKS: Final = 0x5332_494E
 """First half of the advisory locks on names of instances."""
@@ -143,6 +147,7 @@ class Presence:
         self._started = datetime.now(UTC)
         self._connection: pool.Connection | None = None
         self._now = asyncio.Event()
+        self._clock_differs = False
 
     async def claim(self) -> None:
         """Become the instance of the name, before anything is served.
@@ -279,7 +284,8 @@ class Presence:
             " ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, started = excluded.started,"
             " seen = excluded.seen, version = excluded.version, schema = excluded.schema,"
             " address = excluded.address, host = excluded.host, sessions = excluded.sessions,"
-            " draining = excluded.draining WHERE %(claims)s OR i.incarnation = excluded.incarnation RETURNING name",
+            " draining = excluded.draining WHERE %(claims)s OR i.incarnation = excluded.incarnation"
+            " RETURNING extract(epoch FROM clock_timestamp())::float8 AS now",
             {
                 "name": self.name,
                 "me": self._incarnation,
@@ -293,7 +299,18 @@ class Presence:
                 "claims": claims,
             },
         )
-        return await cursor.fetchone() is not None
+        row = await cursor.fetchone()
+        if row is not None:
+            self._compare_clocks(time.time() - row["now"])
+        return row is not None
+
+    def _compare_clocks(self, ahead: float) -> None:
+        """Report once that our clock and that of the database differ: what is young for one is old for the other."""
+        differs = abs(ahead) > MAX_DIFFERENCE
+        if differs and not self._clock_differs:
+            how = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of the database"
+            _log.error("The clock of this machine is %s: pairings may fail meanwhile. Set both by NTP.", how)
+        self._clock_differs = differs
 
 
 def _key(name: str) -> int:
