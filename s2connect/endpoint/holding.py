@@ -30,6 +30,38 @@ LOST: Final = "another instance has the link"
 OVER: Final = "the lease of the link is over"
 
 
+class Releases:
+    """Links that this instance is giving up: it takes none of them again before that is done.
+
+    Otherwise what gives up the former hold could come to the database behind what takes the next, and end that.
+    """
+
+    def __init__(self, state: EndpointState, shared: SharedOwners) -> None:
+        self._state = state
+        self._shared = shared
+        self._under_way: dict[PairKey, asyncio.Task[None]] = {}
+
+    def begin(self, keys: Collection[PairKey]) -> asyncio.Task[None]:
+        """Give links up, in the background. The result is that of :meth:`SharedOwners.release_links`."""
+        task = self._state.supervisor.spawn(self._release(keys), "link", expected=logging.DEBUG)
+        self._under_way.update(dict.fromkeys(keys, task))
+        task.add_done_callback(lambda task: self._done(keys, task))
+        return task
+
+    async def _release(self, keys: Collection[PairKey]) -> None:
+        await self._shared.release_links(keys)
+
+    def _done(self, keys: Collection[PairKey], task: asyncio.Task[None]) -> None:
+        for key in keys:
+            if self._under_way.get(key) is task:
+                del self._under_way[key]
+
+    async def ended(self, key: PairKey) -> None:
+        """Wait until a link is given up, if it is just being."""
+        while (task := self._under_way.get(key)) is not None:
+            await asyncio.wait([task])
+
+
 class LinkUser(Protocol):
     """User of a link that one instance at a time has."""
 
@@ -94,11 +126,15 @@ class LinkHolds:
     Args:
         state: Has the supervisor.
         shared: Owners of links.
+        releases: Links that are being given up.
         wake: Has the tasks of the instance look at links soon.
     """
 
-    def __init__(self, state: EndpointState, shared: SharedOwners, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, state: EndpointState, shared: SharedOwners, releases: Releases, wake: Callable[[], None]
+    ) -> None:
         self.now = asyncio.get_running_loop().time
+        self._releases = releases
         self._state = state
         self._shared = shared
         self._wake = wake
@@ -131,6 +167,7 @@ class LinkHolds:
         key = hold.key
         self._taking[key] = False
         try:
+            await self._releases.ended(key)
             generation = await self._shared.take_link(key)
         finally:
             doubtful = self._taking.pop(key, False)
@@ -151,7 +188,7 @@ class LinkHolds:
         return leased or taken
 
     def _release(self, keys: Collection[PairKey]) -> None:
-        self._state.supervisor.spawn(self._shared.release_links(keys), "link", expected=logging.DEBUG)
+        self._releases.begin(keys)
 
     def _lose(self, key: PairKey, reason: str, where: str = "") -> None:
         if not self._dropped(key) or (hold := self._known.get(key)) is None:
@@ -214,7 +251,7 @@ class LinkHolds:
         for key in idle:
             self._dropped(key)
         for some in _batches(idle):
-            await self._shared.release_links(some)
+            await asyncio.wait([self._releases.begin(some)])
         for some in _batches(self._taken):
             await self._shared.renew_taken({key: self._taken[key] for key in some if key in self._taken})
         for some in _batches(self._leases.held()):

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection
-from s2connect.endpoint.holding import LinkHolds
+from s2connect.endpoint.holding import LinkHolds, Releases
 from s2connect.endpoint.state import EndpointState, SharedOwners
 from s2connect.errors import StorageError
 from s2connect.events import PairingsChanged
@@ -133,7 +133,8 @@ class InstanceOwnership:
         self._doubtful: set[PairKey] = set()
         self._unused: set[Claim] = set()  # claims that are stored, and had no session at the last look
         self._doubt, self._resync, self._links, self._nodes, self._stood_still = (asyncio.Event() for _ in range(5))
-        self.app_links = LinkHolds(state, shared, self._links.set)
+        self._releases = Releases(state, shared)
+        self.app_links = LinkHolds(state, shared, self._releases, self._links.set)
         self.exchanges = False
         self._digest = ""
 
@@ -435,6 +436,7 @@ class InstanceOwnership:
         """Take the link of a pair now; return whether this instance holds it. Raises StorageUnavailable."""
         if self.holds(key):
             return True
+        await self._releases.ended(key)
         asked_at = self._now()
         if not await self._shared.claim_link(key):
             return False
@@ -444,7 +446,7 @@ class InstanceOwnership:
     def let_go(self, key: PairKey) -> None:
         """Give the link of a pair up, whose connection has ended and is not opened again by itself."""
         if not self._is_used(key) and self._leases.released(key):
-            self._state.supervisor.spawn(self._shared.release_links([key]), "link", expected=logging.DEBUG)
+            self._releases.begin([key])
 
     def _take(self, keys: Collection[PairKey], asked_at: float) -> None:
         self._leases.granted(keys, asked_at=asked_at)
@@ -480,7 +482,7 @@ class InstanceOwnership:
         for key in idle:
             self._leases.released(key)
         if idle:
-            await self._shared.release_links(idle)
+            await asyncio.wait([self._releases.begin(idle)])
         held = self._leases.held()
         for some in _batches(held):
             asked_at = self._now()
@@ -493,6 +495,8 @@ class InstanceOwnership:
     async def _claim_links(self) -> None:
         wanted, self._wanted = self._wanted, set()
         asked_at = self._now()
+        for key in wanted:
+            await self._releases.ended(key)
         granted = [key for key in wanted if await self._shared.claim_link(key)]
         nodes = [node for node, connections in self._connections.items() if connections.connects]
         if nodes:

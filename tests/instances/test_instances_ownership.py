@@ -6,8 +6,9 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -17,6 +18,7 @@ from s2connect.endpoint import ownership
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message
 from s2connect.session.session import Session
+from s2connect.shared.ownership import PostgresqlOwners
 from s2connect.store.base import PairKey
 from s2connect.store.postgresql import listening
 from tests.instances.instances import NODES, Instance, instances
@@ -343,3 +345,40 @@ async def test_the_tasks_of_an_instance_go_on_after_an_error(postgresql: str, mo
                 owners._stood_still.set()
                 await asyncio.sleep(0.02)
         assert {one.state.supervisor.failures.counts[task] for task in calls} == {1}
+
+
+async def test_a_link_that_is_taken_again_while_it_is_given_up_is_held(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What gave up the former hold came to the database behind what took the next one, and ended that."""
+    release = PostgresqlOwners.release_links
+
+    async def late(shared: PostgresqlOwners, keys: Collection[PairKey]) -> None:
+        await asyncio.sleep(0.3)
+        await release(shared, keys)
+
+    monkeypatch.setattr(PostgresqlOwners, "release_links", late)
+
+    def held_by(key: PairKey) -> list[str]:
+        with psycopg.connect(postgresql, autocommit=True) as connection:
+            rows = connection.execute("SELECT owner FROM link WHERE remote = %s", (UUID(bytes=key.remote.bytes),))
+            return [owner for (owner,) in rows.fetchall()]
+
+    async with instances(postgresql, 2) as (one, other):
+        assert one.pairings.ownership is not None
+        assert other.pairings.ownership is not None
+        assert await one.pairings.ownership.acquire(KEY)
+        one.pairings.ownership.let_go(KEY)
+        assert await one.pairings.ownership.acquire(KEY)
+        await asyncio.sleep(0.5)
+        assert held_by(KEY) == ["i0"]
+        assert not await other.pairings.ownership.acquire(KEY), "there are no two holders"
+
+        of_application = PairKey(NODES[1], CLIENT)
+        hold = one.pairings.ownership.app_links.add(of_application)
+        await hold.take()
+        hold.let_go()
+        await hold.take()
+        await asyncio.sleep(0.5)
+        assert hold.is_held
+        assert sorted(held_by(of_application)) == ["i0", "i0"]
