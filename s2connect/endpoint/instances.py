@@ -62,7 +62,7 @@ def checked_name(name: str) -> str:
 def machine_name() -> str:
     """Return the name of an instance that no setting names: the machine's."""
     name = re.sub("[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("._-")
-    return name[:40] or "instance"
+    return name[-40:].lstrip("._-") or "instance"  # the end differs, as in names of pods
 
 
 async def join(state: EndpointState, sessions: Callable[[], int]) -> None:

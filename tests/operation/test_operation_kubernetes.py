@@ -24,7 +24,7 @@ def objects(kind: str) -> list[dict[str, Any]]:
 
 
 SETTINGS = json.loads(objects("ConfigMap")[0]["data"]["config.json"])
-POD = objects("Deployment")[0]["spec"]["template"]["spec"]
+POD = objects("StatefulSet")[0]["spec"]["template"]["spec"]
 CONTAINER = POD["containers"][0]
 
 
@@ -36,7 +36,7 @@ def test_a_manifest_is_valid(file: Path, version: str) -> None:
 
 
 def test_a_wrong_manifest_would_be_noticed() -> None:
-    wrong = objects("Deployment")[0] | {"spec": {"replica": 3}}
+    wrong = objects("StatefulSet")[0] | {"spec": {"replica": 3}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, VERSIONS[0], strict=True)
 
@@ -45,10 +45,16 @@ def test_the_settings_make_a_home_as_the_init_container_does(tmp_path: Path) -> 
     config = EndpointConfig.model_validate(SETTINGS)
     (tmp_path / "settings").mkdir()
     (tmp_path / "settings" / "config.json").write_text(json.dumps(SETTINGS))
+    (tmp_path / "secrets").mkdir()
+    for name in objects("Secret")[0]["stringData"]:
+        (tmp_path / "secrets" / name).write_text(name)
     (script,) = POD["initContainers"][0]["args"]
     script = script.replace("/etc/s2connect", str(tmp_path)).replace("/var/lib/s2connect", str(tmp_path))
     subprocess.run([*POD["initContainers"][0]["command"], script], check=True)
     assert read_config(Home.open(tmp_path / "home")) == config
+    for one in CONTAINER["env"][1:]:
+        file = tmp_path / Path(one["value"]).name
+        assert file.stat().st_mode & 0o777 == 0o600, "others may not read it, or libpq does not"
 
 
 def test_the_drain_ends_before_the_pod_is_killed() -> None:
@@ -64,12 +70,17 @@ def test_ports_and_networks_are_those_of_the_settings() -> None:
     assert ports == {"s2": config.listens_on, "metrics": config.metrics.port}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert CONTAINER[probe]["httpGet"]["port"] == "metrics"
-    (service,), (policy,) = objects("Service"), objects("NetworkPolicy")
+    (service, names), (policy,) = objects("Service"), objects("NetworkPolicy")
+    assert objects("StatefulSet")[0]["spec"]["serviceName"] == names["metadata"]["name"]
     assert service["spec"]["ports"] == [{"name": "s2", "port": config.port, "targetPort": "s2"}]
     blocks = [one["ipBlock"]["cidr"] for one in policy["spec"]["ingress"][0]["from"]]
     assert blocks == list(config.balancers)
-    labels = objects("Deployment")[0]["spec"]["selector"]["matchLabels"]
-    for selector in (service["spec"]["selector"], policy["spec"]["podSelector"]["matchLabels"]):
+    labels = objects("StatefulSet")[0]["spec"]["selector"]["matchLabels"]
+    for selector in (
+        service["spec"]["selector"],
+        names["spec"]["selector"],
+        policy["spec"]["podSelector"]["matchLabels"],
+    ):
         assert selector == labels
     assert objects("PodDisruptionBudget")[0]["spec"]["selector"]["matchLabels"] == labels
 
@@ -83,8 +94,9 @@ def test_the_commands_and_variables_are_the_programs(capsys: pytest.CaptureFixtu
         assert all(word in shown for word in words if word.startswith("--"))
     migrating = objects("Job")[0]["spec"]["template"]["spec"]["containers"][0]
     assert SETTINGS["store"] in migrating["args"]
-    keys = {one["valueFrom"]["secretKeyRef"]["key"] for one in CONTAINER["env"] if "valueFrom" in one}
-    assert keys == set(objects("Secret")[0]["stringData"])
+    files = {one["name"]: Path(one["value"]).name for one in CONTAINER["env"]}
+    assert files == {"S2CONNECT_HOME": "home", "S2CONNECT_STORE_KEY_FILE": "store.key", "PGPASSFILE": "pgpass"}
+    assert {"store.key", "pgpass"} == set(objects("Secret")[0]["stringData"])
 
 
 def test_no_container_has_more_than_it_needs() -> None:
