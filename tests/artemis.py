@@ -15,9 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -75,15 +76,72 @@ def _noting(arrived: asyncio.Event) -> TopicHandler:
     return TopicHandler(note)
 
 
+class Link:
+    """Way to the cluster's port of one node, on a port of its own.
+
+    Attributes:
+        port: Its port.
+        is_open: While it is not set nothing passes in either direction, and nothing is closed, as on a network that
+            drops all.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self.is_open = threading.Event()
+        self.is_open.set()
+        self._sockets = [self._server]
+        self._begin(self._accept)
+
+    def _begin(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+        threading.Thread(target=work, args=arguments, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target), timeout=10)
+                except OSError:  # the node does not run
+                    near.close()
+                    continue
+                far.settimeout(None)
+                self._sockets += (near, far)
+                self._begin(self._pass, near, far)
+                self._begin(self._pass, far, near)
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self.is_open.wait()
+                sink.sendall(data)
+        for one in (source, sink):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End all connections."""
+        self.is_open.set()
+        for one in self._sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+
 class ArtemisCluster:
     """Two nodes, on ports that stay the same over restarts.
 
     Args:
         directory: For its files.
         users: Who may come in; a user's name is its MQTT client id as well.
+        with_links: Lead the connections between the nodes over links, which can be cut.
+
+    Attributes:
+        links: Links to the nodes.
     """
 
-    def __init__(self, directory: Path, users: Sequence[str]) -> None:
+    def __init__(self, directory: Path, users: Sequence[str], *, with_links: bool = False) -> None:
         archive = need_artemis()
         self._directory = directory
         self._users = (*users, *PROBES)
@@ -93,6 +151,7 @@ class ArtemisCluster:
         self.ca.cert_pem.write_to_path(self.ca_file)
         self.ports = [free_port(), free_port()]
         self._cluster_ports = [free_port(), free_port()]
+        self.links = [Link(port) for port in self._cluster_ports if with_links]
         with zipfile.ZipFile(archive) as content:
             needed = [name for name in content.namelist() if re.search(r"^[^/]+/(bin|lib|etc|schema)/", name)]
             content.extractall(directory, needed)
@@ -126,6 +185,11 @@ class ArtemisCluster:
             timeout=patience(60),
         )
         assert made.returncode == 0, made.stderr + made.stdout
+        file = self._place(number) / "etc" / "broker.xml"
+        text = file.read_text()
+        for port, link in zip(self._cluster_ports, self.links, strict=False):  # what a node says of itself, too
+            text = text.replace(f"tcp://{HOST}:{port}", f"tcp://{HOST}:{link.port}")
+        file.write_text(text)
 
     def _place(self, number: int) -> Path:
         return self._directory / f"node-{number}"
@@ -189,10 +253,24 @@ class ArtemisCluster:
         assert process is not None
         process.send_signal(which)
 
+    def freeze(self, number: int) -> None:
+        """Let a node stand still."""
+        process = self._processes[number]
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+
+    def thaw(self, number: int) -> None:
+        """Let a node go on."""
+        process = self._processes[number]
+        assert process is not None
+        process.send_signal(signal.SIGCONT)
+
     def close(self) -> None:
         """End both nodes, and remove the program; the logs stay."""
         for number in (0, 1):
             self.kill(number)
+        for link in self.links:
+            link.close()
         shutil.rmtree(self._program)
 
     async def formed(self) -> None:
