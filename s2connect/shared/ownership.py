@@ -330,7 +330,7 @@ class PostgresqlOwners:
                 values,
             )
 
-        await self._database.read("write", renew)
+        await self._database.write("write", renew)
 
     async def links(self, keys: Collection[PairKey]) -> Mapping[PairKey, LinkRow]:
         """Return the owners of links; one that nobody holds is missing."""
