@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from s2connect.pairing.code import PairingToken
 from tests.instances.instances import NODES, TOKEN, Answered, Instance, instances, session_request
 from tests.instances.test_instances_at_once import begin, exchange, finalize, pair
-from tests.waits import within
+from tests.waits import patience, within
 
 ROOT = Path(__file__).parents[2]
 POINTS = [*(pytest.param(point, marks=pytest.mark.long) for point in ("stored", "commit")), "committed"]
@@ -71,3 +73,21 @@ async def test_a_client_comes_in_with_one_of_its_two_tokens_where_the_instance_t
         assert answers == ([401, 200] if point == "committed" else [200, 401])
         repeated = await several[1].ask("session/confirmAccessToken", b"", pending)
         assert repeated.status == (401 if point == "committed" else 200)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.rule("PAIR-07", "SESC-01", "SES-03", "SES-04")
+async def test_whichever_commit_an_instance_is_killed_at_its_device_goes_on_at_another_one(postgresql: str) -> None:
+    child = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "tests.instances.instance_kills", postgresql],
+        capture_output=True,
+        text=True,
+        timeout=patience(120),
+        cwd=ROOT,
+        check=True,
+    )
+    found = [json.loads(line) for line in child.stdout.splitlines()]
+    assert not [line for line in found if line[3]], "nobody is locked out, and each has one pairing and one session"
+    assert {answers for _, _, answers, _ in found} == set(range(7)), "before the first answer, and after each"
