@@ -140,7 +140,7 @@ def serve(
         from s2connect.service.workers import for_people, serve_workers
 
         words = ["--check", str(check), "--loop", loop, *(word for name in kept for word in ("--answer", name))]
-        crew = serve_workers(
+        work = serve_workers(
             options.path,
             form if as_json else for_people(form),
             workers,
@@ -152,7 +152,7 @@ def serve(
             metrics_port=metrics_port,
             drain=drain,
         )
-        return run_work(crew, loop=loop)
+        return run_work(work, loop=loop)
     work = run_service(
         options.path,
         form,

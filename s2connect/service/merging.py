@@ -58,7 +58,7 @@ def merged_status(answers: Sequence[tuple[str, dict[str, Any]]], workers: list[d
         raise Failure("service_not_running", "No worker has answered.", "Try again in a moment.")
     _, first = answers[0]
     answered = {instance for instance, _ in answers}
-    for _, status in answers:  # whoever has answered knows it better than the database
+    for _, status in answers:  # the answer of a worker is newer than the row in the database
         for one in status["pairings"]:
             if one.get("instance") in answered:
                 one |= {"connected": False, "instance": None}

@@ -1,7 +1,7 @@
 """Workers: several instances of one endpoint on this machine, each a process of its own, under one command.
 
 The workers listen at one port, and the kernel spreads the connections; each has the name of an instance. Their parent
-speaks with each by the sidecar contract, over its standard input and output: commands go to the worker that they
+process uses the sidecar contract over the standard input and output of each: commands go to the worker that they
 concern, events come from all. A worker that ends is started again. When the parent ends, however that happens, the end
 of their standard input ends them.
 """
@@ -99,7 +99,7 @@ class _Answered(events.Result, name="result"):
 
 @dataclass(slots=True)
 class Worker:
-    """One worker, through all its lives.
+    """One worker: its process, and those that take its place when it ends.
 
     Attributes:
         name: Name of its instance.
@@ -107,7 +107,7 @@ class Worker:
         environment: Its environment.
         report: Called with every event of it.
         ready: Its event ``ready``; None while it does not run.
-        lives: How often it was started.
+        starts: How often it was started.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Worker:
     environment: dict[str, str]
     report: Callable[[Worker, dict[str, Any]], Any]
     ready: dict[str, Any] | None = None
-    lives: int = 0
+    starts: int = 0
     error: dict[str, Any] | None = None
     ends: bool = False
     process: asyncio.subprocess.Process | None = None
@@ -126,7 +126,7 @@ class Worker:
         """Run the process until its end; Failure, unless it was to end."""
         if self.ends:
             return
-        self.lives += 1
+        self.starts += 1
         self.error = None
         self.process = process = await asyncio.create_subprocess_exec(
             *self.words,
@@ -213,7 +213,7 @@ class Worker:
                 process.kill()
 
 
-class Crew:
+class Workers:
     """The workers of one machine, as one service: executes commands, and reports events of all."""
 
     def __init__(self, process: Process, supervisor: Supervisor) -> None:
@@ -356,7 +356,7 @@ class Crew:
                 "instance": one.name,
                 "pid": one.process.pid if one.process is not None and one.process.returncode is None else None,
                 "ready": one.ready is not None,
-                "restarts": max(0, one.lives - 1),
+                "restarts": max(0, one.starts - 1),
                 "metrics": (one.ready or {}).get("metrics"),
             }
             for one in self.workers
@@ -434,28 +434,28 @@ async def run_workers(
     """Run so many instances; ``words`` returns the command of each. Raises as :func:`serve_workers`."""
     with _reserved(config) as port:
         async with service_process(form) as process, Supervisor("s2connect-workers") as supervisor:
-            crew, notifier = Crew(process, supervisor), Notifier()
+            workers, notifier = Workers(process, supervisor), Notifier()
             environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS}
             made = []
             for number in range(count):
                 name = f"{instance_name(config)[:36]}-{number + 1}"
                 command = [sys.executable, "-m", "s2connect", *words(number, name)]
                 variables = {**environment, INSTANCE_VARIABLE: name, PORT_VARIABLE: str(port)}
-                made.append(Worker(name, command, variables, crew.report))
+                made.append(Worker(name, command, variables, workers.report))
             async with contextlib.AsyncExitStack() as stack:
-                stack.push_async_callback(crew.close)
-                crew.begin(made)
-                waits = supervisor.spawn(crew.first.wait(), "first-worker")
+                stack.push_async_callback(workers.close)
+                workers.begin(made)
+                waits = supervisor.spawn(workers.first.wait(), "first-worker")
                 stops = supervisor.spawn(process.stop.wait(), "stop")
                 await asyncio.wait({waits, stops}, return_when=asyncio.FIRST_COMPLETED)
                 if waits.done():
-                    await stack.enter_async_context(control_socket(home, crew.answer, instance_name(config)))
-                    stack.enter_context(signal_handlers({signal.SIGHUP: crew.reload_soon}))
+                    await stack.enter_async_context(control_socket(home, workers.answer, instance_name(config)))
+                    stack.enter_context(signal_handlers({signal.SIGHUP: workers.reload_soon}))
                     if drain:
-                        process.stop.drain = partial(crew.stop, drain=True)
+                        process.stop.drain = partial(workers.stop, drain=True)
                     supervisor.keep(lambda: notifier.keep_alive(lambda: True), "watchdog")
                     notifier.ready(f"{count} workers")
-                    await until_stopped(crew.answer, process, commands=commands)
+                    await until_stopped(workers.answer, process, commands=commands)
                     notifier.stopping()
     return process.stop.code
 

@@ -1,8 +1,8 @@
 """Ownership of sessions where several instances serve one endpoint, without I/O: who keeps a session, and for how long.
 
-The row of a pairing names the instance that holds its session, and a generation that each takeover raises. Whoever is
-not both has to close its session. An instance looks at the row after it has registered a connection, and whenever it
-may have changed: so a takeover that it did not hear of while it opened the connection is seen then.
+The row of a pairing has the name of the instance that owns its session, and a generation that each takeover raises. A
+session whose claim is not that of the row is closed. An instance reads the row after it has registered a connection,
+and whenever the row may have changed. The first finds a takeover whose hint came while the connection was opened.
 """
 
 from __future__ import annotations

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from s2connect.errors import StorageUnavailable
 from s2connect.model.url import WebSocketUrl
 from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.server_core import PairingServer
@@ -17,6 +19,8 @@ from s2connect.store.postgresql.database import Database
 from s2connect.store.postgresql.rows import PairingRows
 from s2connect.store.postgresql.sealing import Sealer
 from s2connect.supervisor import Supervisor
+
+_log = logging.getLogger(__name__)
 
 SWEEP_EVERY: Final = 5.0
 """Seconds between two sweeps of an instance; the first to come has the work, the others find nothing."""
@@ -68,4 +72,7 @@ class PostgresqlShared:
 async def _keep_swept(sweep: Callable[[], Awaitable[None]]) -> None:
     while True:
         await asyncio.sleep(SWEEP_EVERY * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-        await sweep()
+        try:
+            await sweep()
+        except StorageUnavailable as error:  # reported once, by the task that probes the database
+            _log.debug("what has expired is forgotten later: %s", error)

@@ -53,7 +53,12 @@ def asked(instance: Instance, number: int, address: str = "192.0.2.1") -> Asked:
     return found
 
 
-async def test_the_sweep_goes_on_after_an_error(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "reported"), [(StorageUnavailable("the database is away", hint=""), 0), (RuntimeError("a mistake"), 1)]
+)
+async def test_the_sweep_goes_on_after_an_error(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch, error: Exception, reported: int
+) -> None:
     monkeypatch.setattr(shared_state, "SWEEP_EVERY", 0.05)
     swept: list[str] = []
     sweep = PostgresqlPairing.sweep
@@ -61,13 +66,13 @@ async def test_the_sweep_goes_on_after_an_error(postgresql: str, monkeypatch: py
     async def fails_once(shared: PostgresqlPairing) -> None:
         swept.append("pairing")
         if len(swept) == 1:
-            raise StorageUnavailable("the database is away", hint="")
+            raise error
         await sweep(shared)
 
     monkeypatch.setattr(PostgresqlPairing, "sweep", fails_once)
     async with instances(postgresql) as (one,):
         await until(lambda: len(swept) > 2)
-        assert one.state.supervisor.failures.counts["shared-sweep"] == 1
+        assert one.state.supervisor.failures.counts["shared-sweep"] == reported
 
 
 async def test_of_very_much_that_is_over_a_sweep_forgets_some(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:

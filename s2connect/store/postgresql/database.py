@@ -1,7 +1,7 @@
 """Database: a bounded pool of connections to PostgreSQL, transactions on them, and what to do when one fails.
 
-Who waits, and how long
------------------------
+Bounds of waiting
+-----------------
 Every wait is bounded, at the server and here, because a database that is gone often says nothing: connecting, a
 statement, a lock, a COMMIT and a whole operation. What does not come in time is StorageUnavailable.
 

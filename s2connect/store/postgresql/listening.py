@@ -1,4 +1,4 @@
-"""LISTEN, on a connection of its own, for hints of other instances that something has changed.
+"""Receiver of hints of other instances (LISTEN), on a connection of its own.
 
 A hint may be lost, come late or twice: the rows are the truth. So whoever listens reads what belongs to it again
 whenever the connection is there anew.
