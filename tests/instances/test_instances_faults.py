@@ -171,7 +171,7 @@ async def test_an_instance_that_stood_still_while_its_sessions_were_taken_closes
             switch.to(two)
             await going_on(fleet, seconds=60)
             assert set(owners(postgresql)) == {"two"}
-            await asyncio.sleep(16)  # it counts as dead
+            await asyncio.sleep(30)  # half of that, and it counts as dead
         finally:
             first.process.send_signal(signal.SIGCONT)
         await until(lambda: events_of(first, "session_closed") == 3)
