@@ -143,7 +143,7 @@ KeyFileOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Key file. Without it: that of the environment or of the home, or S2CONNECT_STORE_KEY.",
+        help="Key file; default: that of S2CONNECT_STORE_KEY_FILE or of the settings, or the key in S2CONNECT_STORE_KEY.",
         show_default=False,
     ),
 ]
@@ -156,10 +156,16 @@ KeyFileOption = Annotated[
 def copy(
     options: Options,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="URL", help="Database, with tables and without pairings.")
+        str | None,
+        typer.Option("--to", metavar="URL", help="Move the home into this database, which has tables and no pairings."),
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--from", metavar="URL", help="Database, whose instances have stopped.")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            help="Move the state of this database, whose instances have stopped, into the home.",
+        ),
     ] = None,
     store_key_file: KeyFileOption = None,
     yes: YesOption = False,
