@@ -143,7 +143,7 @@ KeyFileOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Key file; default: that of S2CONNECT_STORE_KEY_FILE or of the settings, or the key in S2CONNECT_STORE_KEY.",
+        help="Key file; default: that of the environment or of the settings, or the key in S2CONNECT_STORE_KEY.",
         show_default=False,
     ),
 ]
