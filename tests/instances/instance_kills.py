@@ -34,7 +34,7 @@ CHALLENGE = b64(bytes(range(32)))
 
 
 class Device:
-    """What a device knows: the answers that it was given, in order.
+    """Device that pairs, and begins a session, by the answers that it was given.
 
     Args:
         told: The answers.
@@ -99,7 +99,7 @@ class Device:
 
 
 def commits(connection: AsyncConnection[Any], statement: str | bytes) -> bool:
-    """Return whether something is there for all once a statement is done: a COMMIT, or a write by itself."""
+    """Return whether a statement commits: COMMIT itself, or a write outside of a transaction."""
     text = statement if isinstance(statement, str) else statement.decode()
     is_alone = connection.info.transaction_status is TransactionStatus.IDLE
     return "COMMIT" in text or (is_alone and not text.split()[0].startswith(("SELECT", "BEGIN")))
