@@ -19,9 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -443,7 +441,7 @@ class Database:
     def _give_up(self, connection: pool.Connection) -> None:
         """Stop waiting for the answer of a transaction that may be committed already."""
         self._confirmation.late()
-        _cut(connection)
+        pool.cut(connection)
 
 
 def parameters(url: str, instance: str = "") -> dict[str, Any]:
@@ -469,9 +467,3 @@ def parameters(url: str, instance: str = "") -> dict[str, Any]:
     }
     extra = {"options": f"{options} {given.pop('options', '') or ''}".rstrip()}
     return {**usual, **given, **extra, "autocommit": True, "row_factory": dict_row}
-
-
-def _cut(connection: pool.Connection) -> None:
-    """End a connection under whoever waits on it, without asking the server to cancel."""
-    with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as shut:
-        shut.shutdown(socket.SHUT_RDWR)
