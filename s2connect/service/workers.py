@@ -223,6 +223,7 @@ class Workers:
         self._process = process
         self._supervisor = supervisor
         self._was_ready: set[str] = set()
+        self._codes: list[dict[str, Any]] = []  # that came before all were ready: nobody knows yet where to type them
 
     def begin(self, workers: Sequence[Worker]) -> None:
         """Start them, and start each again whenever it ends."""
@@ -251,10 +252,17 @@ class Workers:
                 listed = [{"instance": one.name, "metrics": (one.ready or {}).get("metrics")} for one in self.workers]
                 page = (self.workers[0].ready or {}).get("page")
                 await self._put({**value, "page": page, "metrics": None, "workers": listed})
+                codes, self._codes = self._codes, []
+                for code in codes:
+                    await self._put(code)
             return
         if "session" in value:
             value = {**value, "session": named_session(worker.name, value["session"])}
-        await self._put({**value, "instance": worker.name})
+        value = {**value, "instance": worker.name}
+        if value["event"] == "pairing_code" and not self.started:
+            self._codes.append(value)
+            return
+        await self._put(value)
 
     async def _about(self, worker: Worker, state: str, **more: object) -> None:
         pid = worker.process.pid if worker.process is not None else None

@@ -9,21 +9,24 @@ each. It forks itself, which costs less than to start each anew.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from s2connect.pairing.code import PairingToken
 from s2connect.session.ownership import Claim, Standing, standing
 from s2connect.shared.ownership import PostgresqlOwners
+from s2connect.store.postgresql import database, transaction
 from s2connect.store.postgresql.store import PostgresqlStore
+from s2connect.store.postgresql.transaction import BEGIN, COMMIT
 from tests.instances.instances import NODES, TOKEN, Instance, b64, instances, pairing_request, proof_of, session_request
 
 EMPTIED = (
@@ -98,31 +101,48 @@ class Device:
         await self._come(instance)
 
 
-def commits(connection: AsyncConnection[Any], statement: str | bytes) -> bool:
-    """Return whether a statement commits: COMMIT itself, or a write outside of a transaction."""
-    text = statement if isinstance(statement, str) else statement.decode()
-    is_alone = connection.info.transaction_status is TransactionStatus.IDLE
-    return "COMMIT" in text or (is_alone and not text.split()[0].startswith(("SELECT", "BEGIN")))
+def commits(connection: AsyncConnection[Any], statements: Sequence[str]) -> bool:
+    """Return whether statements commit: COMMIT itself, or writes outside of a transaction.
+
+    To wait for a turn is none: how often that is done depends on time.
+    """
+    is_outside = connection.info.transaction_status is TransactionStatus.IDLE and BEGIN not in statements
+    reads = ("SELECT", "UPDATE pairing_turn SET seen")
+    writes = any(not statement.lstrip().startswith(reads) for statement in statements)
+    return COMMIT in statements or (is_outside and writes)
 
 
 async def live(url: str, kill_at: int, *, after: bool, told: int) -> None:
     """Serve a device; the commit number ``kill_at`` is the last of this process."""
     async with instances(url) as (one,):
-        count, execute = 0, AsyncConnection.execute
+        count, execute, together = 0, AsyncConnection.execute, transaction.together
 
-        async def counted(connection: Any, *arguments: Any, **more: Any) -> Any:
+        @contextlib.contextmanager
+        def dying(connection: Any, statements: Sequence[str]) -> Iterator[None]:
             nonlocal count
-            if not commits(connection, arguments[0]):
-                return await execute(connection, *arguments, **more)
-            count += 1
-            if count == kill_at and not after:
+            count += commits(connection, statements)
+            dies = count == kill_at and commits(connection, statements)
+            if dies and not after:
                 os.kill(os.getpid(), signal.SIGKILL)
-            done = await execute(connection, *arguments, **more)
-            if count == kill_at and after:
+            yield
+            if dies:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return done
 
-        setattr(AsyncConnection, "execute", counted)  # noqa: B010 - with fewer types
+        async def one_by_one(connection: Any, statement: str | bytes, *arguments: Any, **more: Any) -> Any:
+            if connection.pgconn.pipeline_status != PipelineStatus.OFF:  # the answer comes later: see below
+                return await execute(connection, statement, *arguments, **more)
+            with dying(connection, [statement if isinstance(statement, str) else statement.decode()]):
+                return await execute(connection, statement, *arguments, **more)
+
+        async def in_a_pipeline(connection: Any, statements: Sequence[transaction.Statement]) -> Any:
+            if len(statements) == 1:
+                return await together(connection, statements)
+            with dying(connection, [statement for statement, _ in statements]):
+                return await together(connection, statements)
+
+        setattr(AsyncConnection, "execute", one_by_one)  # noqa: B010 - with fewer types
+        for module in (transaction, database):
+            setattr(module, "together", in_a_pipeline)  # noqa: B010
         await Device([], lambda answer: os.write(told, json.dumps(answer).encode() + b"\n")).go_on(one)
         setattr(AsyncConnection, "execute", execute)  # noqa: B010
 

@@ -12,7 +12,7 @@ from s2connect.service.events import Sink
 from s2connect.service.merging import merged_status
 from s2connect.service.serve import Process
 from s2connect.service.signals import Stop
-from s2connect.service.workers import Crew, Worker
+from s2connect.service.workers import Worker, Workers
 from s2connect.supervisor import Supervisor
 from tests.waits import until, within
 
@@ -29,21 +29,21 @@ def _program(*lines: str, code: int = 0) -> list[str]:
     return [sys.executable, "-c", f"for line in {lines!r}: print(line)\nraise SystemExit({code})"]
 
 
-class _Crew:
-    """A crew whose pauses before another start are noted, and take no time."""
+class _Machine:
+    """The workers of a machine, whose pauses before another start are noted, and take no time."""
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
         self.kept, self.stop = _Kept(), Stop()
         self.supervisor = Supervisor("test", sleep=self._sleep, chance=lambda: 1.0)
-        self.crew = Crew(Process(self.stop, self.kept, None), self.supervisor)  # type: ignore[arg-type]  # its part
+        self.workers = Workers(Process(self.stop, self.kept, None), self.supervisor)  # type: ignore[arg-type]  # its part
 
     async def _sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
         await asyncio.sleep(0 if len(self.pauses) < 4 else 3600)
 
     def begin(self, *words: list[str]) -> None:
-        self.crew.begin([Worker(f"box-{n + 1}", one, {}, self.crew.report) for n, one in enumerate(words)])
+        self.workers.begin([Worker(f"box-{n + 1}", one, {}, self.workers.report) for n, one in enumerate(words)])
 
 
 READY = json.dumps({"event": "ready", "metrics": None})
@@ -51,19 +51,19 @@ ERROR = json.dumps({"error": {"kind": "storage_unavailable", "what": "The databa
 
 
 async def test_a_worker_that_ends_again_and_again_is_started_ever_later_and_the_service_goes_on() -> None:
-    one = _Crew()
+    one = _Machine()
     async with within(30), one.supervisor:
         one.begin(_program(READY, ERROR, code=7))
         await until(lambda: len(one.pauses) == 4)
         assert one.pauses == [1.0, 2.0, 4.0, 8.0]
         ended = [event for event in one.kept.events if event.get("state") == "ended"]
         assert {event["text"] for event in ended} == {"The worker box-1 ended with the code 7: The database is away."}
-        assert one.crew._facts()[0]["restarts"] == 3
+        assert one.workers._facts()[0]["restarts"] == 3
         assert one.stop.error is None
 
 
 async def test_a_first_worker_that_says_why_it_cannot_run_ends_the_service_with_its_error() -> None:
-    one = _Crew()
+    one = _Machine()
     async with within(30), one.supervisor:
         one.begin(_program(ERROR, code=7))
         await one.stop.wait()
@@ -72,7 +72,7 @@ async def test_a_first_worker_that_says_why_it_cannot_run_ends_the_service_with_
 
 
 async def test_a_first_worker_that_says_nothing_is_started_again() -> None:
-    one = _Crew()
+    one = _Machine()
     async with within(30), one.supervisor:
         one.begin(_program(code=1))
         await until(lambda: len(one.pauses) == 4)
