@@ -21,7 +21,9 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.pq import PipelineStatus, TransactionStatus
 
+from s2connect.pairing import server_core as pairing_core
 from s2connect.pairing.code import PairingToken
+from s2connect.session import server_core as session_core
 from s2connect.session.ownership import Claim, Standing, standing
 from s2connect.shared.ownership import PostgresqlOwners
 from s2connect.store.postgresql import database, transaction
@@ -180,6 +182,7 @@ async def go_on(url: str, told: list[Any]) -> str:
 
 
 def main(url: str) -> None:
+    pairing_core.ATTEMPT_LIFETIME = session_core.PENDING_LIFETIME = 300.0  # however busy the machine is
     for after in (False, True):
         number, alive = 0, False
         while not alive:

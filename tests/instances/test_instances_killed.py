@@ -11,13 +11,22 @@ from pathlib import Path
 
 import pytest
 
+from s2connect.pairing import server_core as pairing_core
 from s2connect.pairing.code import PairingToken
+from s2connect.session import server_core as session_core
 from tests.instances.instances import NODES, TOKEN, Answered, Instance, instances, session_request
 from tests.instances.test_instances_at_once import begin, exchange, finalize, pair
 from tests.waits import patience, within
 
 ROOT = Path(__file__).parents[2]
 POINTS = [*(pytest.param(point, marks=pytest.mark.long) for point in ("stored", "commit")), "committed"]
+
+
+@pytest.fixture(autouse=True)
+def _lifetimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts and pending tokens outlive the start of a process on a busy machine; the database has their ends."""
+    monkeypatch.setattr(pairing_core, "ATTEMPT_LIFETIME", 300.0)
+    monkeypatch.setattr(session_core, "PENDING_LIFETIME", 300.0)
 
 
 async def killed(url: str, point: str, path: str, body: bytes, bearer: str) -> None:
