@@ -308,6 +308,11 @@ class LinkHolds:
                 if hold.user is not None:
                     hold.user.hold_lost(OVER)
 
+    def lose_all(self, reason: str) -> None:
+        """Lose all links: they may be another instance's by now, and nobody can tell."""
+        for key in self.held():
+            self._lose(key, reason)
+
     async def close(self) -> None:
         """Give up all. Raises StorageUnavailable."""
         held = self.held()

@@ -581,6 +581,7 @@ class InstanceOwnership:
             for live in connections.peers().values():
                 server = live.pairing.communication_role is CommunicationRole.SERVER
                 connections.give_up(live, LOST, ask_to_reconnect=server)
+        self.app_links.lose_all(LOST)
 
 
 async def _nothing() -> None:

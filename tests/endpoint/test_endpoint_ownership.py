@@ -6,13 +6,14 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 pytest.importorskip("psycopg")
 
-from s2connect import Endpoint, EndpointConfig, Node, NodeConfig, Role
+from s2connect import Endpoint, EndpointConfig, Node, NodeConfig, NodeId, Role
 from s2connect.endpoint import ownership
 from s2connect.errors import SessionRefused, StorageUnavailable
 from s2connect.events import Notice
@@ -202,11 +203,14 @@ async def test_sessions_outlive_a_lost_database_for_a_while_and_nothing_new_is_t
                 await rm.node().pair(cem.pairing_url, await cem.node().new_pairing_code())
                 await until(lambda: cem.connected() and rm.connected())
                 (live,) = cem.connected().values()
+                assert cem.sharing is not None
+                hold = cem.sharing.link_hold(*(NodeId(uuid4()) for _ in range(2)))
+                await hold.take()
                 began = asyncio.get_running_loop().time()
                 await asyncio.to_thread(cluster.stop)
                 await until(lambda: bool(cem.store_trouble))
                 assert cem.connected(), "it lives on"
-                await until(lambda: not cem.connected())
+                await until(lambda: not cem.connected() and not hold.is_held)
                 assert asyncio.get_running_loop().time() - began >= 0.9
                 assert live.session is not None
                 # The client was asked to come again, and gets 503 until the database is there.
