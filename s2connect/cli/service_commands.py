@@ -14,7 +14,7 @@ from s2connect.errors import UsageError
 from s2connect.messages.enums import Check
 from s2connect.service.failures import ExitCode
 from s2connect.store.home import Home
-from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, has_password
+from s2connect.store.postgresql.address import STORE_VARIABLE, given_url
 
 _ServeJson = Annotated[
     bool,
@@ -123,9 +123,7 @@ def serve(
 
     as_json = options.as_json
     if store is not None:
-        if has_password(check_url(store)):
-            raise UsageError(f"A URL with a password belongs in the environment variable {STORE_VARIABLE}.")
-        os.environ[STORE_VARIABLE] = store
+        os.environ[STORE_VARIABLE] = given_url(store)
     if instance is not None:
         os.environ[INSTANCE_VARIABLE] = checked_name(instance)
     if answer and not as_json:

@@ -23,7 +23,7 @@ from s2connect.cli.terminal import (
 )
 from s2connect.errors import UsageError
 from s2connect.store.home import Home
-from s2connect.store.postgresql.address import STORE_VARIABLE, check_url, require_extra, shown
+from s2connect.store.postgresql.address import STORE_VARIABLE, given_url, require_extra, shown
 
 if TYPE_CHECKING:
     from s2connect.store.postgresql.migrating import Tables
@@ -51,7 +51,7 @@ def database_url(options: Options, given: str | None) -> str:
     from s2connect.endpoint.storage import store_url
 
     require_extra()
-    url = given or os.environ.get(STORE_VARIABLE) or None
+    url = given_url(given) if given else os.environ.get(STORE_VARIABLE) or None
     if url is None and (options.path / "config.json").exists():
         url = store_url(read_config(Home.open(options.path)))
     if url is None:
@@ -180,7 +180,7 @@ def copy(
     url = to or source
     if url is None or (to and source):
         raise UsageError("Name the database: with --to URL, where the home goes to it, or --from URL for the way back.")
-    check_url(url)
+    url = given_url(url)
     warning = (
         f"{options.path} does not start by itself any more; it goes on in {shown(url)}."
         if to

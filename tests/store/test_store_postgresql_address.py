@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from s2connect.errors import ConfigurationError
-from s2connect.store.postgresql.address import check_url, has_password, shown, without_password
+from s2connect.errors import ConfigurationError, UsageError
+from s2connect.store.postgresql.address import (
+    STORE_VARIABLE,
+    check_url,
+    given_url,
+    has_password,
+    shown,
+    without_password,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +35,18 @@ def test_a_url_that_cannot_be_right_is_refused_without_showing_what_may_be_its_p
     text = f"{refused.value!r} {refused.value}"
     assert "%40" in text, "how it is written"
     assert not any(part in text for part in ("hun", "ter2"))
+
+
+def test_a_password_is_taken_from_the_environment_and_not_from_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = "postgresql://u:hunter2@a/db"
+    monkeypatch.delenv(STORE_VARIABLE, raising=False)
+    with pytest.raises(UsageError, match="every user") as refused:
+        given_url(kept)
+    assert "hunter2" not in f"{refused.value!r} {refused.value}"
+    assert given_url("postgresql://u@a/db") == "postgresql://u@a/db"
+    monkeypatch.setenv(STORE_VARIABLE, kept)
+    assert given_url("postgresql://u@a/db") == kept
+    assert given_url("postgresql://u@b/db") == "postgresql://u@b/db", "that of another database"
 
 
 @pytest.mark.parametrize(

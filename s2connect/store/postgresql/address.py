@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from urllib.parse import unquote, urlsplit
 
-from s2connect.errors import ConfigurationError
+from s2connect.errors import ConfigurationError, UsageError
 
 STORE_VARIABLE = "S2CONNECT_STORE"
 """Environment variable with the URL of the database, which comes before the settings and may have a password."""
@@ -84,6 +85,22 @@ def without_password(url: str) -> str:
 
 def _is_secret(parameter: str) -> bool:
     return unquote(parameter.partition("=")[0]).lower() in ("password", "sslpassword")
+
+
+def given_url(text: str) -> str:
+    """Return the URL of an argument, with the password that the environment has for it.
+
+    Raises:
+        ConfigurationError: It is no URL of a database.
+        UsageError: It holds a password, which every user of the machine could see.
+    """
+    if has_password(check_url(text)):
+        raise UsageError(
+            "A password in an argument shows to every user of this machine.",
+            hint=f"Give the URL with its password in {STORE_VARIABLE}, or the password in PGPASSWORD.",
+        )
+    kept = os.environ.get(STORE_VARIABLE, "")
+    return kept if without_password(kept) == text else text
 
 
 def require_extra() -> None:
