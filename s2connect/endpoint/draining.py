@@ -25,6 +25,9 @@ NOTICED_AFTER: Final = 5.0
 LOOK_EVERY: Final = 0.25
 """Seconds between two looks whether offers are left."""
 
+LAST_LOOKS: Final = 3
+"""Times that sessions are looked for; those of the second time came while those of the first were handed over."""
+
 STEP: Final = 0.1
 """Seconds between two groups of sessions that are asked to connect anew."""
 
@@ -55,7 +58,7 @@ async def drain(
         state.presence.drain()
     name = state.presence.name if state.presence is not None else ""
     _log.warning("the instance %s drains: it serves what was begun, then its sessions go to others", name)
-    with contextlib.suppress(TimeoutError, S2ConnectError):
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait):
             await asyncio.gather(_none_left(offers), asyncio.sleep(NOTICED_AFTER))
     if server is not None:
@@ -63,22 +66,24 @@ async def drain(
     for manager in connections.values():
         await manager.stop_connecting()
     number = await hand_over(rate) if hand_over is not None else 0
-    live = [one for manager in connections.values() for one in manager.peers().values()]
-    await _hand_over(state, live, rate)
-    number += len(live)
+    for _ in range(LAST_LOOKS):  # a connection that was taken before the port was closed may be a session since
+        live = [one for manager in connections.values() for one in manager.peers().values()]
+        await _hand_over(state, live, rate)
+        number += len(live)
     _log.warning("the instance %s has drained; sessions that were asked to connect anew: %d", name, number)
     return number
 
 
 async def _none_left(offers: SharedOfferingSessions | None) -> None:
-    """Wait until the offers that were made before now are used or have expired."""
+    """Wait until the offers that were made before now are used or have expired. Without the database nobody can."""
     if offers is None:
         return
-    _, until = await offers.open_offers(None)
-    left, _ = await offers.open_offers(until)
-    while left:
-        await asyncio.sleep(LOOK_EVERY)
+    with contextlib.suppress(S2ConnectError):
+        _, until = await offers.open_offers(None)
         left, _ = await offers.open_offers(until)
+        while left:
+            await asyncio.sleep(LOOK_EVERY)
+            left, _ = await offers.open_offers(until)
 
 
 async def _hand_over(state: EndpointState, live: Sequence[LiveConnection], rate: float) -> None:

@@ -239,6 +239,10 @@ class InstanceOwnership:
         connections = self._connections.get(key.local)
         return None if connections is None else connections.live(key.remote)
 
+    def _is_live(self, claim: Claim) -> bool:
+        live = self._live(claim.key)
+        return live is not None and live.claim == claim
+
     def _end(self, live: LiveConnection, how: Standing) -> None:
         key, connections = live.pairing.key, self._connections[live.pairing.key.local]
         server = live.pairing.communication_role is CommunicationRole.SERVER
@@ -319,11 +323,14 @@ class InstanceOwnership:
         self._nodes.set()
         self._links.set()
         await self._review_all()
-        claims = self._claims()
-        unused = set(await self._shared.owned()) - set(claims)
+        unused = set[Claim]()
+        for some_claims in _batches(await self._shared.owned()):
+            unused.update(claim for claim in some_claims if not self._is_live(claim))
+            await asyncio.sleep(0)
         # One of them may be a claim whose connection is just being registered; at the next look it is.
         if (ended := unused & self._unused) and not self._is_another():
-            await self._shared.disown(ended)
+            for some_claims in _batches(ended):
+                await self._shared.disown(some_claims)
         self._unused = unused - ended
         await self._compare_pairings()
         await self._on_resync()

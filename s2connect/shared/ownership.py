@@ -5,6 +5,7 @@ A claim is one statement: generation, owner, and the hint to the former owner be
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -20,6 +21,9 @@ from s2connect.store.postgresql.rows import SAME, pair_values
 
 MAX_ELSEWHERE: Final = 100_000
 """Most sessions of other instances that are read, for the eyes of people."""
+
+READ_AT_ONCE: Final = 500
+"""Rows of a long answer that are read before the event loop has its turn."""
 
 SETTLED_AFTER: Final = 30.0
 """Seconds after which an unconfirmed pairing has no attempt any more, at no instance."""
@@ -177,12 +181,15 @@ class PostgresqlOwners:
     async def owned(self) -> list[Claim]:
         """Return the claims of this instance as they are stored, whether it has the sessions or not."""
 
-        async def read(connection: Connection) -> list[Row]:
+        async def read(connection: Connection) -> list[Claim]:
             statement = "SELECT local, remote, paired_at, generation FROM pairing WHERE owner = %s"
-            return await (await connection.execute(statement, (self.instance,))).fetchall()
+            cursor, found = await connection.execute(statement, (self.instance,)), list[Claim]()
+            while rows := await cursor.fetchmany(READ_AT_ONCE):
+                found += [Claim(_key(row), row["paired_at"], self.instance, row["generation"]) for row in rows]
+                await asyncio.sleep(0)  # there may be some ten thousand, and others wait for the event loop
+            return found
 
-        rows = await self._database.read("read", read)
-        return [Claim(_key(row), row["paired_at"], self.instance, row["generation"]) for row in rows]
+        return await self._database.read("read", read)
 
     async def elsewhere(self) -> Mapping[PairKey, str]:
         """Return the pairs whose session is at another living instance, with its name; of very many, some."""

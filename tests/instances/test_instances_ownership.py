@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -17,13 +18,18 @@ from websockets.asyncio.client import ClientConnection
 from s2connect.endpoint import ownership
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message
+from s2connect.model.common import DEFAULT_S2_VERSION
+from s2connect.session.ownership import Claim
 from s2connect.session.session import Session
 from s2connect.shared.ownership import PostgresqlOwners
 from s2connect.store.base import PairKey
 from s2connect.store.postgresql import listening
+from s2connect.transports.base import ConnectionInfo
+from s2connect.transports.memory import MEMORY, memory_pair
 from tests.instances.instances import NODES, Instance, instances
 from tests.instances.test_instances_at_once import pair
 from tests.instances.test_instances_offers import CLIENT, come, offered, served
+from tests.session.session_fixtures import pairing, token
 from tests.waits import patience, until, within
 
 KEY = PairKey(NODES[0], CLIENT)
@@ -305,6 +311,53 @@ async def test_what_no_session_belongs_to_any_more_is_given_up(
         await owners._read_all()
         await owners._read_all()
         assert await owners._shared.owned() == []
+
+
+async def test_thousands_of_rows_are_read_again_in_parts(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = 1050
+    async with instances(postgresql) as (one,):
+        owners = one.pairings.ownership
+        assert owners is not None
+        manager = one.connections[NODES[0]]
+        some = [replace(pairing(n), key=PairKey(NODES[0], pairing(n).key.remote)) for n in range(number)]
+        await one.store.save_pairing(some[0], token("first"))
+        with psycopg.connect(postgresql, autocommit=True) as connection:
+            connection.execute(
+                "INSERT INTO pairing (local, remote, confirmed, token_issued_at, peer, peer_endpoint, paired_at,"
+                " communication_role, active_digest)"
+                " SELECT local, other, confirmed, token_issued_at, peer, peer_endpoint, paired_at, communication_role,"
+                " sha256(other::text::bytea) FROM pairing, unnest(%s::uuid[]) AS other",
+                ([str(known.key.remote) for known in some[1:]],),
+            )
+            connection.execute("UPDATE pairing SET owner = 'i0', generation = 1")
+            for known in some:
+                ends = (known.key.local, known.key.remote), (known.key.remote, known.key.local)
+                side, _ = memory_pair(*(ConnectionInfo(MEMORY, *pair, DEFAULT_S2_VERSION) for pair in ends))
+                manager.attach(side, known, queue=False, claim=Claim(known.key, known.paired_at, "i0", 1))
+            asked: dict[str, list[int]] = {"rows": [], "disown": []}
+
+            def count(name: str) -> None:
+                work = getattr(owners._shared, name)
+
+                def counted(of: Any) -> Any:
+                    asked[name].append(len(of))
+                    return work(of)
+
+                monkeypatch.setattr(owners._shared, name, counted)
+
+            count("rows")
+            count("disown")
+            connection.execute("DELETE FROM pairing WHERE remote IN (SELECT remote FROM pairing LIMIT 50)")
+            await owners._read_all()
+            assert len(manager.peers()) == number - 50
+            assert asked == {"rows": [200] * 5 + [50], "disown": []}
+            for remote in list(manager.peers())[:900]:
+                await manager.end(remote, "test")
+            await owners._read_all()
+            await owners._read_all()
+            assert asked["disown"] == [200] * 4 + [100]
+            left = connection.execute("SELECT count(*) FROM pairing WHERE owner = 'i0'").fetchone()
+            assert left == (100,)
 
 
 async def test_the_tasks_of_an_instance_go_on_after_an_error(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
