@@ -78,10 +78,6 @@ _ACTIVATE: Final = f"""
         WHERE local = %(local)s AND remote = %(remote)s AND paired_at = %(paired_at)s AND communication_role = %(role)s
         RETURNING local, remote, paired_at
     ),
-    pending AS (
-        DELETE FROM pending_token USING activated
-        WHERE pending_token.local = activated.local AND pending_token.remote = activated.remote
-    ),
     former AS (
         DELETE FROM offer USING activated
         WHERE %(offer)s::bytea IS NOT NULL AND offer.local = activated.local AND offer.remote = activated.remote
@@ -90,7 +86,7 @@ _ACTIVATE: Final = f"""
     SELECT %(offer)s, local, remote, paired_at, %(s2_version)s, %(address)s, %(holder)s, {CLOCK} + %(lifetime)s
     FROM activated WHERE %(offer)s::bytea IS NOT NULL
 """  # noqa: S608
-"""Activates a token, drops the pending ones, and offers a connection: one of an earlier offer would displace it."""
+"""Activates a token and offers a connection: one of an earlier offer would displace it."""
 
 _TAKE: Final = f"""
     WITH waiting AS MATERIALIZED (
@@ -181,6 +177,10 @@ class PostgresqlSessions:
                 values = {"digest": token_digest(token), "me": self._database.instance}
                 rows = self._rows.understood(await within.first(_LOCK_CONFIRMED, values))
                 yield _core_of(rows), rows[0]["now"] if rows else 0.0
+                if within.ending:
+                    # Only those that are locked: to wait for others now could be to wait in a circle.
+                    gone = [row["digest"] for row in rows]
+                    within.last("DELETE FROM pending_token WHERE digest = ANY(%s)", (gone,))
         for effect in effects:
             effect()
 
