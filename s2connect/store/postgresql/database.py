@@ -378,7 +378,8 @@ class Database:
         if self._confirmation.is_missing:  # found out since it has begun
             await self._roll_back(connection)
             self._confirmation.require()
-        late = asyncio.get_running_loop().call_later(COMMIT_S, self._give_up, connection)
+        within = COMMIT_S + LOCK_S if transaction.ending else COMMIT_S
+        late = asyncio.get_running_loop().call_later(within, self._give_up, connection)
         try:
             *_, done = await together(connection, [*transaction.ending, (COMMIT, None)])
             if done.statusmessage != COMMIT:
