@@ -338,7 +338,7 @@ def check_proxy(url: str) -> None:
 
 
 def at_instance(template: str, instance: str) -> WebSocketUrl:
-    """Return the URL of WebSockets at an instance: ``instance_url`` of the settings with its name.
+    """Return the URL of WebSockets at an instance (S2C-48): ``instance_url`` of the settings with its name.
 
     Raises:
         ValueError: It is no such URL.

@@ -73,7 +73,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """Numbers of attempts that are not in this core, for the bounds of PAIR-12."""
+    """Numbers of attempts that are not in this core, for the bounds of PAIR-12 (errata S2C-50)."""
 
     in_flight: int = 0
     of_source: int = 0

@@ -2,7 +2,8 @@
 
 The row of a pairing has the name of the instance that owns its session, and a generation that each takeover raises. A
 session whose claim is not that of the row is closed. An instance reads the row after it has registered a connection,
-and whenever the row may have changed. The first finds a takeover whose hint came while the connection was opened.
+and whenever the row may have changed. The first finds a takeover whose hint came while the connection was opened. An
+instance that cannot read the row keeps its sessions for a bounded time (WS-06, errata S2C-47).
 """
 
 from __future__ import annotations

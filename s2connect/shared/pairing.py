@@ -5,7 +5,7 @@ that decide, and writes what has changed: one transaction. As all that belongs t
 row, instances take turns at each node, and do not disturb each other elsewhere. Times are those of the database.
 
 What is secret is sealed; attempts are found by digests. The tables are UNLOGGED: after a crash of the database they are
-empty, attempts have ended, and codes have to be made anew, but for static ones, which the vault keeps.
+empty, attempts have ended (errata S2C-49), and codes have to be made anew, but for static ones, which the vault keeps.
 """
 
 from __future__ import annotations
