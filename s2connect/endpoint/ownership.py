@@ -139,11 +139,6 @@ class InstanceOwnership:
         self._digest = ""
 
     @property
-    def instance(self) -> str:
-        """Name of this instance."""
-        return self._shared.instance
-
-    @property
     def store_trouble(self) -> str:
         """A sentence while nothing new can be taken because of the database; empty otherwise."""
         if self._outage.is_lost:

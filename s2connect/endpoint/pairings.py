@@ -429,9 +429,10 @@ class Pairings:
         return await self._connections[pairing.key.local].admit(pairing, s2_version)
 
     def holder(self, pairing: Pairing) -> Holder | None:
-        if self.ownership is None or not self._connections[pairing.key.local].prepares:
+        if self.offers is None or not self._connections[pairing.key.local].prepares:
             return None
-        return Holder(self.ownership.instance, self._state.instance_url(self.ownership.instance))
+        name = self.offers.holder
+        return Holder(name, self._state.instance_url(name.partition("~")[0]))
 
     def prepares(self) -> bool:
         return any(connections.prepares for connections in self._connections.values())

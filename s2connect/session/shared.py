@@ -66,7 +66,13 @@ class TakenOffer(Protocol):
 
 
 class SharedOfferingSessions(SharedSessions, Protocol):
-    """The same, with offers that any of several instances takes. Keys are tokens; wrong ones cost a look-up only."""
+    """The same, with offers that any of several instances takes. Keys are tokens; wrong ones cost a look-up only.
+
+    Attributes:
+        holder: Name of this instance as a holder. One that was started again has another, and has prepared nothing.
+    """
+
+    holder: str
 
     async def is_open(self, key: str) -> bool:
         """Return whether an offer waits under a key; changes nothing (WS-02)."""

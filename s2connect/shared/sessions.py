@@ -54,7 +54,8 @@ _LOCK_CONFIRMED: Final = f"""
     )
     SELECT locked.*, pending.digest, pending.protocol, pending.s2_version, pending.expires, {NUMBER_IF_USED},
         pending.owner AS holder, CASE
-            WHEN pending.owner = %(me)s OR EXISTS (SELECT FROM instance WHERE name = pending.owner AND {ALIVE})
+            WHEN pending.owner = %(me)s
+            OR EXISTS (SELECT FROM instance WHERE name = split_part(pending.owner, '~', 1) AND {ALIVE})
             THEN pending.url ELSE '' END AS holder_url
     FROM pending JOIN locked USING (local, remote, paired_at) ORDER BY expires, digest
 """  # noqa: S608
@@ -90,7 +91,7 @@ _ACTIVATE: Final = f"""
 
 _TAKE: Final = f"""
     WITH waiting AS MATERIALIZED (
-        SELECT * FROM offer WHERE digest = %(digest)s AND expires > {CLOCK} AND (%(any)s OR owner IN ('', %(me)s))
+        SELECT * FROM offer WHERE digest = %(digest)s AND expires > {CLOCK} AND (%(any)s OR owner IN ('', %(holder)s))
     ),
     former AS MATERIALIZED (
         SELECT pairing.sequence, pairing.owner FROM pairing JOIN waiting USING (local, remote, paired_at)
@@ -140,6 +141,7 @@ class PostgresqlSessions:
         rows: PairingRows,
         websocket_url: Callable[[], WebSocketUrl],
     ) -> None:
+        self.holder = f"{database.instance}~{secrets.token_hex(4)}"  # no name has this sign
         self._database = database
         self._rows = rows
         self._websocket_url = websocket_url
@@ -174,7 +176,7 @@ class PostgresqlSessions:
         with held_back() as effects:
             async with self._database.transaction() as within:
                 # Where there is no such token, nothing is locked: strangers cost two round trips, and write nothing.
-                values = {"digest": token_digest(token), "me": self._database.instance}
+                values = {"digest": token_digest(token), "me": self.holder}
                 rows = self._rows.understood(await within.first(_LOCK_CONFIRMED, values))
                 yield _core_of(rows), rows[0]["now"] if rows else 0.0
                 if within.ending:
@@ -251,14 +253,20 @@ class PostgresqlSessions:
 
     async def held_elsewhere(self, key: str) -> tuple[Pairing, str] | None:
         async def find(connection: Connection) -> list[Row]:
-            return await (await connection.execute(_HELD_ELSEWHERE, (digest(key), self._database.instance))).fetchall()
+            return await (await connection.execute(_HELD_ELSEWHERE, (digest(key), self.holder))).fetchall()
 
         found = self._rows.understood(await self._database.read("read", find))
         return (found[0]["pairing"], found[0]["s2_version"]) if found else None
 
     async def take(self, key: str, *, also_of_others: bool = False) -> Taken | None:
         """See :meth:`SharedOfferingSessions.take`. This instance owns the session from then on."""
-        values = {"digest": digest(key), "me": self._database.instance, "any": also_of_others, "to": channel_of("")}
+        values = {
+            "digest": digest(key),
+            "me": self._database.instance,
+            "holder": self.holder,
+            "any": also_of_others,
+            "to": channel_of(""),
+        }
         async with self._database.transaction() as within:
             rows = await within.first(_TAKE, values)
         if not rows:

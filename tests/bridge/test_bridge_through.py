@@ -218,6 +218,41 @@ async def test_nobody_is_locked_out_where_the_instance_is_killed_before_the_conn
         await back.close()
 
 
+async def test_an_instance_that_was_started_again_takes_what_was_offered_before(
+    wan: Wan, postgresql: str, tmp_path: Path, start: Start
+) -> None:
+    async with site(wan, tmp_path, postgresql, start) as (made, device):
+        token, host = await device.confirm("b", await device.initiate("a"))
+        assert host == "a.i.localhost"
+        made.instances["a"].running.kill()
+        await made.begin("a", more=f'instance_url = "wss://{{instance}}.i.localhost:{made.balancer.port}"\n')
+        connection = await device.come("a", token)
+        assert isinstance(connection, ClientConnection), connection
+        await relayed(made, device, connection)
+        await connection.close()
+
+
+@pytest.mark.rule("SES-04")
+async def test_workers_of_one_port_take_every_connection_and_prepare_what_another_one_has(
+    wan: Wan, postgresql: str, tmp_path: Path, start: Start
+) -> None:
+    """The kernel gives each connection to any of them."""
+    async with within(150), cloud(wan, tmp_path, postgresql, start) as made:
+        crew = await made.begin("box", "--workers", "3")
+        config, addresses = wan.config(Role.RM, "127.0.0.1"), {"localhost": "127.0.0.1"}
+        async with Endpoint.open(config=config, serve=False, addresses=addresses) as endpoint:
+            device = Device(made, endpoint)
+            await device.pair("box", "box")
+            at: set[str] = set()
+            for _ in range(6):
+                connection = await device.session("box", "box")
+                await relayed(made, device, connection)
+                at.add((await crew.link(device.key, "up"))["instance"])
+                await connection.close()
+                await until(lambda: not sum(made.open.values()))
+            assert len(at) > 1, "chance has led to several of them"
+
+
 async def test_where_the_other_side_cannot_be_connected_nobody_is_let_in(
     wan: Wan, postgresql: str, tmp_path: Path, start: Start
 ) -> None:

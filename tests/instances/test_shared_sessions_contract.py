@@ -16,7 +16,7 @@ from s2connect.transports.base import ConnectionInfo
 from tests.instances.instances import NODES, TOKEN, Instance, instances, session_request
 from tests.instances.test_instances_at_once import pair
 
-HERE = Holder("i0", "wss://i0.i.cloud.example:443/session/websocket")
+URL = "wss://i0.i.cloud.example:443/session/websocket"
 
 
 async def paired(instance: Instance) -> Pairing:
@@ -41,7 +41,9 @@ async def test_a_pending_token_keeps_its_holder(where: str, request: pytest.Fixt
     url = request.getfixturevalue("postgresql") if where == "postgresql" else None
     async with instances(url) as (instance,):
         pairing = await paired(instance)
-        for holder in (HERE, None, HERE):
+        offers = instance.pairings.offers
+        here = Holder("" if offers is None else offers.holder, URL)
+        for holder in (here, None, here):
             token = await issued(instance, pairing, holder)
             async with instance.pairings.shared.confirming(token) as (core, now):
                 decision = core.confirm(token, now=now)
@@ -50,7 +52,7 @@ async def test_a_pending_token_keeps_its_holder(where: str, request: pytest.Fixt
                 info = ConnectionInfo("WebSocket", pairing.key.local, pairing.key.remote, "v1.0.0", "")
                 details = await instance.pairings.shared.activate(decision, info, time.time())
                 named = getattr(details, "websocket_url", None)
-                expected = HERE.url if holder is HERE else "wss://cloud.example:443/session/websocket"
+                expected = URL if holder is here else "wss://cloud.example:443/session/websocket"
                 assert named == (expected if where == "postgresql" else None), "the transport of one process offers"
             async with instance.pairings.shared.confirming(token) as (core, now):
                 assert not isinstance(core.confirm(token, now=now), Activation), "once"
