@@ -196,12 +196,15 @@ class Site:
         return await asyncio.to_thread(lambda: Worker.ours("faults_worker", "instance", **task)), journal
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes, and read their journals to the end."""
         for worker in self._clients:
             self._kill(worker)
         for one in self.instances:
             if not one.is_killed:
                 self._kill(one.worker)
+        self.read()
+        for tail in self._journals:
+            tail.close()
 
     def _kill(self, worker: Worker) -> None:
         self.errors.update(re.findall(r"(?m)^(?:\w+\.)*\w*(?:Error|Exception)\b.*$", worker.log()))
