@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,14 @@ from benchmarks.harness import percentile
 
 FOUND: Final = ("lost", "duplicated", "reordered", "two sessions", "locked out")
 """Names of what is counted, in the order of the table."""
+
+GROUPS: Final = {
+    "an instance": ("instance",),
+    "the database or its standby": ("database", "standby"),
+    "the balancer": ("balancer",),
+    "a broker node": ("broker",),
+}
+"""Groups of the faults of the whole site, by the first words of their kinds."""
 
 
 @dataclass
@@ -70,23 +79,42 @@ class Report:
         """Return the report in Markdown."""
         over = f", {self.over_mqtt} of them over MQTT" if self.over_mqtt else ""
         found = ", ".join(f"{self.found.get(name, 0)} {name}" for name in FOUND)
+        of_one = [fault for fault in self.faults if "device" in fault]
+        of_site = [fault for fault in self.faults if "device" not in fault]
         rows = [
             f"{len(self.faults):,} faults, seed {self.seed}; {self.messages:,} messages of {self.devices} devices{over}"
             f" and {self.instances} instances were acknowledged: {found}.",
             "",
-            "| fault | number | healed, p50 | p99 | most |",
-            "| --- | ---: | ---: | ---: | ---: |",
+            *_HEAD,
+            *_row("one connection", of_one),
+            *_row("one connection, nothing else at that time", [one for one in of_one if not one["beside"]]),
         ]
-        of_one = [fault for fault in self.faults if "device" in fault]
-        of_site = [fault for fault in self.faults if "device" not in fault]
-        for where, faults in (("one connection: ", of_one), ("", of_site)):
+        for group, kinds in GROUPS.items():
+            rows += _row(group, [fault for fault in of_site if fault["kind"].split()[0] in kinds])
+        rows += [*_row("all", self.faults), "", *_HEAD]
+        for faults in (of_one, of_site):
             for kind in sorted({fault["kind"] for fault in faults}):
-                rows += _row(where + kind, [fault for fault in faults if fault["kind"] == kind])
-        rows += _row("**one connection, all**", of_one)
-        rows += _row("**one connection, nothing else meanwhile**", [one for one in of_one if not one["beside"]])
-        rows += _row("**the whole site, all**", of_site)
-        rows += _row("**all**", self.faults)
-        return rows + ([""] if self.examples else []) + self.examples
+                rows += _row(kind, [fault for fault in faults if fault["kind"] == kind])
+        return rows + ([""] if self.examples else []) + [f"{one}{self._meanwhile(one)}" for one in self.examples]
+
+    def _meanwhile(self, example: str) -> str:
+        """Return the faults that there were when an example was found: of its device, and of the whole site."""
+        at, device = re.search(r" at (\d+\.\d+)", example), re.search(r" device (\d+)", example)
+        if at is None or device is None:
+            return ""
+        kinds = [
+            fault["kind"]
+            for fault in self.faults
+            if 0.0 <= float(at[1]) - fault["at"] <= fault["lasted"] + fault["healed"] + _LATER
+            and fault.get("device", int(device[1])) == int(device[1])
+        ]
+        return f" (meanwhile: {', '.join(kinds)})" if kinds else ""
+
+
+_LATER: Final = 4.0
+"""Seconds for which a connection may still deliver what was held back after its device has healed."""
+
+_HEAD: Final = ("| fault | number | healed, p50 | p99 | most |", "| --- | ---: | ---: | ---: | ---: |")
 
 
 def _row(name: str, faults: Sequence[dict[str, Any]]) -> list[str]:

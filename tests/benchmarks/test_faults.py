@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("psycopg")
 
-from benchmarks import faults, faults_connections, faults_site
+from benchmarks import faults, faults_connections, faults_report, faults_site
 from benchmarks.balancer import DOWN, UP, Balancer, Plan
 from benchmarks.faults_report import Report
 from s2connect.https.server import free_port
@@ -22,7 +22,15 @@ from tests.waits import until, within
 def report(count: int = 100) -> Report:
     made = Report(7, 2, 3, kinds=["reset"], messages=1234, found={"lost": 2}, examples=["lost: message 5 of device 1"])
     made.faults = [
-        {"number": n, "kind": "reset", "lasted": 0.0, "healed": float(n), "device": n % 3, "beside": n >= count // 2}
+        {
+            "number": n,
+            "kind": "reset",
+            "at": float(n),
+            "lasted": 0.0,
+            "healed": float(n),
+            "device": n % 3,
+            "beside": n >= count // 2,
+        }
         for n in range(count)
     ]
     return made
@@ -30,14 +38,28 @@ def report(count: int = 100) -> Report:
 
 def test_a_report_says_what_was_found_and_how_long_it_took() -> None:
     made = report()
-    made.faults.append({"number": 101, "kind": "database crashed", "lasted": 1.0, "healed": 7.0})
+    made.faults.append({"number": 101, "kind": "database crashed", "at": 0.0, "lasted": 1.0, "healed": 7.0})
     text = "\n".join(made.lines())
     assert "101 faults, seed 7; 1,234 messages of 3 devices and 2 instances" in text
     assert "2 lost, 0 duplicated, 0 reordered" in text
-    assert "| one connection: reset | 100 | 50.0 s | 99.0 s | 99.0 s |" in text
-    assert "| **one connection, nothing else meanwhile** | 50 | 25.0 s | 49.0 s | 49.0 s |" in text
+    assert "| one connection | 100 | 50.0 s | 99.0 s | 99.0 s |" in text
+    assert "| one connection, nothing else at that time | 50 | 25.0 s | 49.0 s | 49.0 s |" in text
+    assert "| the database or its standby | 1 | 7.0 s | 7.0 s | 7.0 s |" in text
+    assert "| reset | 100 | 50.0 s | 99.0 s | 99.0 s |" in text
     assert "| database crashed | 1 | 7.0 s | 7.0 s | 7.0 s |" in text
     assert "lost: message 5 of device 1" in text
+
+
+def test_an_example_names_the_faults_of_its_device_and_of_the_site_at_that_time() -> None:
+    made = Report(7, 2, 3, examples=["reordered: message 5 of device 1 at 103.250, after 6"])
+    for kind, at, more in (
+        ("late arrival", 100.0, {"device": 1, "beside": True}),
+        ("silent cut", 100.0, {"device": 2, "beside": True}),
+        ("database silent", 99.0, {}),
+        ("instance killed", 50.0, {}),
+    ):
+        made.faults.append({"number": 1, "kind": kind, "at": at, "lasted": 1.0, "healed": 1.0, **more})
+    assert made.lines()[-1].endswith("after 6 (meanwhile: late arrival, database silent)")
 
 
 def test_a_report_is_read_as_it_was_written_and_goes_on_behind_its_last_fault(tmp_path: Path) -> None:
@@ -54,12 +76,14 @@ def test_a_report_is_read_as_it_was_written_and_goes_on_behind_its_last_fault(tm
 def test_the_table_of_a_report_is_printed_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report().write(tmp_path / "report.json")
     assert faults.main(["--table", str(tmp_path / "report.json")]) == 0
-    assert "| **all** | 100 |" in capsys.readouterr().out
+    assert "| all | 100 |" in capsys.readouterr().out
 
 
 def test_no_kind_has_two_meanings() -> None:
     assert len(set(faults.KINDS)) == len(faults_connections.KINDS) + len(faults_site.KINDS)
     assert faults_site.KINDS.keys() >= faults_site.OF_BROKERS
+    groups = [word for words in faults_report.GROUPS.values() for word in words]
+    assert {kind.split()[0] for kind in faults_site.KINDS} == set(groups)
 
 
 class Echo:
