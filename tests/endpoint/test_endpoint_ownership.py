@@ -77,7 +77,7 @@ async def test_what_one_instance_changes_of_nodes_counts_at_all(postgresql: str,
         two.watch_nodes(lambda added: news.append([str(node.alias) for node in added]))
         first = one.node().id
         added = await one.create_node(NodeConfig(role=Role.RM, alias="two"))
-        await until(lambda: list(two.nodes) == [first, added.id])
+        await until(lambda: list(two.nodes) == [first, added.id] and bool(news))
         assert two.node(alias="TWO").role is Role.RM
         await two.describe_node(two.config.nodes[1].model_copy(update={"alias": "SECOND"}))
         await until(lambda: one.node(added.id).alias == "SECOND")
