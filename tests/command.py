@@ -16,7 +16,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ class Running:
         stdout: int | None = None,
         command: tuple[str, ...] | None = None,
         env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.home = home
         self.lines: list[str] = []
@@ -96,7 +97,7 @@ class Running:
         self._news: queue.Queue[str | None] = queue.Queue()
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "s2connect"),
+                *(*prefix, sys.executable, "-m", "s2connect"),
                 *(command or ("serve", "--home", str(home))),
                 *arguments,
                 *(["--json"] * as_json),

@@ -153,6 +153,11 @@ class Engine:
         with self._resources:
             self.podman("rm", "--all", "--force", "--time", "1", check=False)
 
+    @property
+    def enter(self) -> list[str]:
+        """What stands before a command that is to run in the engine's own network."""
+        return ["nsenter", f"--net=/proc/{self._network.pid}/ns/net", "--"]
+
     def _unmount(self) -> None:
         for mounted in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             if (place := mounted.split()[1]) == str(self.directory) or place.startswith(f"{self.directory}/"):
@@ -175,7 +180,7 @@ class Engine:
             timeout: In seconds.
             cwd: Its working directory.
         """
-        enter = ["nsenter", f"--net=/proc/{self._network.pid}/ns/net", "--"] if inside else []
+        enter = self.enter if inside else []
         words = [str(word) for word in command]
         done = subprocess.run(
             [*enter, *words],
