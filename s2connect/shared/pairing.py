@@ -31,7 +31,7 @@ from s2connect.pairing.attempt import Attempt, State
 from s2connect.pairing.challenge import LiveProofs
 from s2connect.pairing.code import PairingToken, TokenTable
 from s2connect.pairing.interface import PairingServerEvent
-from s2connect.pairing.rate_limiter import FAILURES_KEPT_FOR, VERSION, NodeRateLimiter, Turn
+from s2connect.pairing.rate_limiter import FAILURES_KEPT_FOR, SLOWED_DELAY, VERSION, NodeRateLimiter, Turn
 from s2connect.pairing.refusals import refusal
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Asked, Elsewhere, PairingServer, Queued
 from s2connect.store.effects import held_back
@@ -56,6 +56,9 @@ SWEPT_AT_ONCE: Final = 2000
 
 SWEEP_S: Final = 3.0
 """Seconds after which a sweep of one table begins no further statement."""
+
+CLOCK_SLACK: Final = 1.0
+"""Seconds by which a stored time may be further ahead than it can be."""
 
 CLOCK: Final = "extract(epoch FROM clock_timestamp())::float8"
 """Time of the database, in seconds since the epoch."""
@@ -170,10 +173,12 @@ class PostgresqlPairing:
         row = await self._database.read("wait for a turn in", seen)
         if row is None:
             return BUSY  # displaced by a request of another source, or forgotten by a database that has crashed
-        at = max(row["free_at"] or row["ready_at"], row["ready_at"], queued.turn.ask_at)
-        if at > row["now"]:
-            return float(at - row["now"])
-        if not row["alone"] and (pause := await self._next_look(queued, row["now"])):
+        now, delay = row["now"], self.core.delay
+        ready_at, ask_at = _near(row["ready_at"], now, delay), _near(queued.turn.ask_at, now, LONGEST_PATIENCE)
+        at = max(_near(row["free_at"] or ready_at, now, delay), ready_at, ask_at)
+        if at > now:
+            return float(at - now)
+        if not row["alone"] and (pause := await self._next_look(queued, now)):
             return pause
         return await self._take_turn(queued)
 
@@ -183,7 +188,8 @@ class PostgresqlPairing:
         async def read(connection: Connection) -> list[Row]:
             return await (await connection.execute(*_turns(queued.node.id))).fetchall()
 
-        limiter = NodeRateLimiter.load(_waiting(await self._database.read("read", read)), delay=self.core.delay)
+        delay = self.core.delay
+        limiter = NodeRateLimiter.load(_waiting(await self._database.read("read", read), now, delay), delay=delay)
         turn = limiter.turn(queued.turn.id)
         at = limiter.wait(turn, now=now) if turn is not None else None
         if turn is None or at is None:
@@ -398,7 +404,7 @@ class PostgresqlPairing:
                 continue
             part.attempts[attempt.id] = attempt.dump()
             found.append(attempt)
-        self._use_limiter(part, _sources(sources))
+        self._use_limiter(part, _sources(sources, part.now))
         part.core.take(part.node, part.tokens, part.limiter, found)
 
     def _save_attempts(self, within: Transaction, part: _Part) -> None:
@@ -435,7 +441,7 @@ class PostgresqlPairing:
 
     def _load_limiter(self, part: _Part, rows: Sequence[Row]) -> list[str]:
         """Load the queue of a node, and what is known of the sources in it; return the names of the requests."""
-        self._use_limiter(part, _waiting(rows))
+        self._use_limiter(part, _waiting(rows, part.now, self.core.delay))
         return [row["id"] for row in rows]
 
     def _use_limiter(self, part: _Part, value: dict[str, Any]) -> None:
@@ -520,7 +526,12 @@ def _attempts(node: NodeId, which: str, *values: object) -> tuple[Statement, Sta
     )
 
 
-def _sources(rows: Iterable[Row]) -> dict[str, Any]:
+def _near(at: float, now: float, most: float) -> float:
+    """Return a time that is at most so many seconds ahead: one beyond that is of before the clock was set back."""
+    return at if at <= now + most + CLOCK_SLACK else now
+
+
+def _sources(rows: Iterable[Row], now: float) -> dict[str, Any]:
     """Return the state of a rate limiter with nobody in its queue."""
     known = {row["source"]: row for row in rows}
     return {
@@ -529,19 +540,21 @@ def _sources(rows: Iterable[Row]) -> dict[str, Any]:
         "waiting": [],
         "served": {source: row["served"] for source, row in known.items() if row["served"] is not None},
         "failures": {
-            source: [row["failures"], row["failed"], row["not_before"]]
+            source: [row["failures"], _near(row["failed"], now, 0.0), _near(row["not_before"], now, SLOWED_DELAY)]
             for source, row in known.items()
             if row["failures"]
         },
     }
 
 
-def _waiting(rows: Sequence[Row]) -> dict[str, Any]:
+def _waiting(rows: Sequence[Row], now: float, delay: float) -> dict[str, Any]:
     """Return the state of a rate limiter with the queue of :data:`_READ_TURNS`."""
     turns: dict[str, list[tuple[str, float]]] = {}
     for row in rows:
-        turns.setdefault(row["source"], []).append((row["id"], row["ready_at"]))
-    return _sources(rows) | {"free_at": rows[0]["free_at"] if rows else None, "waiting": list(turns.items())}
+        turns.setdefault(row["source"], []).append((row["id"], _near(row["ready_at"], now, delay)))
+    free_at = rows[0]["free_at"] if rows else None
+    free_at = None if free_at is None else _near(free_at, now, delay)
+    return _sources(rows, now) | {"free_at": free_at, "waiting": list(turns.items())}
 
 
 def digest_of(attempt_id: PairingAttemptId) -> bytes:

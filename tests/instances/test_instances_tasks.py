@@ -33,7 +33,7 @@ from tests.instances.instances import (
 )
 from tests.instances.test_instances_at_once import issue, pair
 from tests.postgresql import Cluster
-from tests.waits import until
+from tests.waits import until, within
 
 TABLES = ("pairing_attempt", "pairing_proof", "pairing_turn", "pairing_source", "pending_token", "offer")
 
@@ -260,3 +260,19 @@ async def test_a_pairing_at_one_instance_is_announced_to_the_others_and_what_no_
         assert other.pairings.ownership is not None
         await other.pairings.ownership._read_all()
         assert PairingsChanged(node=None, peer=None, at=ANY) in other.happened
+
+
+@pytest.mark.rule("PAIR-02")
+async def test_a_clock_of_the_database_that_is_set_back_blocks_no_pairing(postgresql: str) -> None:
+    """Times of turns that are an hour ahead would keep every node that was used of late waiting for that hour."""
+    async with instances(postgresql) as (one,):
+        await issue(one, 0, None)
+        await pair([one], 1)
+        run(postgresql, "UPDATE pairing_node SET free_at = free_at + 3600")
+        run(
+            postgresql,
+            "UPDATE pairing_source SET served = served + 3600, failures = 9, failed = served + 3600,"
+            " not_before = served + 3600",
+        )
+        async with within(20):
+            await pair([one], 2)
