@@ -87,7 +87,6 @@ class Report:
             "",
             *_HEAD,
             *_row("one connection", of_one),
-            *_row("one connection, nothing else at that time", [one for one in of_one if not one["beside"]]),
         ]
         for group, kinds in GROUPS.items():
             rows += _row(group, [fault for fault in of_site if fault["kind"].split()[0] in kinds])

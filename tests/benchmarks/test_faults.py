@@ -43,7 +43,6 @@ def test_a_report_says_what_was_found_and_how_long_it_took() -> None:
     assert "101 faults, seed 7; 1,234 messages of 3 devices and 2 instances" in text
     assert "2 lost, 0 duplicated, 0 reordered" in text
     assert "| one connection | 100 | 50.0 s | 99.0 s | 99.0 s |" in text
-    assert "| one connection, nothing else at that time | 50 | 25.0 s | 49.0 s | 49.0 s |" in text
     assert "| the database or its standby | 1 | 7.0 s | 7.0 s | 7.0 s |" in text
     assert "| reset | 100 | 50.0 s | 99.0 s | 99.0 s |" in text
     assert "| database crashed | 1 | 7.0 s | 7.0 s | 7.0 s |" in text
