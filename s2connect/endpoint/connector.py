@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -31,7 +31,7 @@ from s2connect.session.http_client import SessionClient, with_descriptions
 from s2connect.session.session import SessionEnd
 from s2connect.store.base import Pairing, PairKey
 from s2connect.transports.backoff import SHORT_SESSION, Backoff, after_refusal
-from s2connect.transports.base import GOING_AWAY, Connection
+from s2connect.transports.base import GOING_AWAY, Connection, Transport
 
 _log = logging.getLogger(__name__)
 
@@ -197,6 +197,18 @@ class Connector:
         self._state.events.publish(
             SessionFailed(node=node, peer=peer, kind=error.kind, sentence=sentence, retry_in=retry_in)
         )
+
+
+def session_client(state: EndpointState, transports: Mapping[str, Transport]) -> SessionClient:
+    """Return the client that opens the sessions of an endpoint."""
+    return SessionClient(
+        state.store,
+        transports,
+        state.pki,
+        proxies=state.proxies,
+        addresses_of=state.resolver.resolve,
+        accept_token=None if state.shared is None else state.shared.accept_token,
+    )
 
 
 def _delay(backoff: Backoff, error: S2ConnectError) -> float:

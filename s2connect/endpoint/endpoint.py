@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from s2connect.certs.tls import ServerContext, wan_client_context
 from s2connect.endpoint.config import EndpointConfig, NodeConfig
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection, PeerHistory
-from s2connect.endpoint.connector import Connector
+from s2connect.endpoint.connector import Connector, session_client
 from s2connect.endpoint.draining import HandOver, drain
 from s2connect.endpoint.hosted import described, find_node, with_added
 from s2connect.endpoint.instances import cluster, join
@@ -38,7 +38,6 @@ from s2connect.model.pairing import WaitForPairingAction
 from s2connect.model.proxy import Proxies
 from s2connect.model.secret import Secret
 from s2connect.model.url import BaseUrl
-from s2connect.session.http_client import SessionClient
 from s2connect.session.session import Session
 from s2connect.store.base import Pairing, PairKey
 from s2connect.store.home import Home
@@ -94,10 +93,7 @@ class Endpoint:
         self._serve = serve
         self._websocket = WebSocketTransport(state.websocket_url)
         self._transports: dict[str, Transport] = {WEBSOCKET: self._websocket}
-        self._client = SessionClient(
-            state.store, self._transports, state.pki, proxies=state.proxies, addresses_of=state.resolver.resolve
-        )
-        self._client.alone = state.shared is None
+        self._client = session_client(state, self._transports)
         self._connections: dict[NodeId, ConnectionManager] = {}
         self._on_session: Callable[[Session], None] | None = None
         self._on_nodes: Callable[[Sequence[Node]], None] | None = None

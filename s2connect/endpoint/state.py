@@ -14,6 +14,7 @@ from s2connect.https import SESSION_PATH, WEBSOCKET_PATH
 from s2connect.model.common import NodeId
 from s2connect.model.local import LocalEndpoint
 from s2connect.model.proxy import Proxies
+from s2connect.model.secret import AccessToken
 from s2connect.model.url import PAIRING_PATH, BaseUrl, WebSocketUrl
 from s2connect.pairing.code import PairingToken
 from s2connect.pairing.interface import PairingServerEvent
@@ -47,6 +48,12 @@ class SharedState(Protocol):
         supervisor: Supervisor,
     ) -> SharedOfferingSessions:
         """Return pending tokens and offers; ``websocket_url`` returns where their connections come."""
+
+    async def accept_token(self, pairing: Pairing, token: AccessToken) -> None:
+        """As communication client: forget the tokens before one that the server has accepted; later ones stay.
+
+        Two instances may connect to it at the same moment. Raises NotPaired, StorageError.
+        """
 
     def owners(self) -> SharedOwners:
         """Return the owners of sessions and links."""

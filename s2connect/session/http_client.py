@@ -67,11 +67,13 @@ class SessionClient:
     """Opens sessions of one endpoint's communication clients; TLS contexts are kept, because making one costs much.
 
     Args:
-        store: Pairings and tokens.
-        transports: Transports by name.
+        store: Pairings and their tokens.
+        transports: Transports by protocol.
         pki: TLS context for normal PKI validation.
         proxies: The HTTP proxy towards the internet.
-        addresses_of: Returns the addresses of a host name.
+        addresses_of: Returns the addresses of a host.
+        accept_token: Called with a token that the server has accepted instead of :meth:`Store.keep_token`, where other
+            instances change the tokens, too.
 
     Attributes:
         alone: Whether nobody else changes tokens in the store. A server to which an instance came with the token that
@@ -86,8 +88,10 @@ class SessionClient:
         *,
         proxies: Proxies | None = None,
         addresses_of: Callable[[str], Awaitable[list[str]]] | None = None,
+        accept_token: Callable[[Pairing, AccessToken], Awaitable[None]] | None = None,
     ) -> None:
-        self.alone = True
+        self._keep = accept_token or store.keep_token
+        self.alone = accept_token is None
         self._proxies = proxies or Proxies()
         self._addresses_of = addresses_of
         self._store = store
@@ -186,10 +190,10 @@ class SessionClient:
             if details.communication_protocol == WEBSOCKET:
                 details = _for_websocket(details)
             try:
-                await self._store.keep_token(pairing, token)
-                while len(self._tokens) >= MAX_TOKENS:
-                    del self._tokens[next(iter(self._tokens))]
+                await self._keep(pairing, token)
                 if self.alone:
+                    while len(self._tokens) >= MAX_TOKENS:
+                        del self._tokens[next(iter(self._tokens))]
                     self._tokens[pairing.key, pairing.paired_at] = token
             except StorageError as error:
                 # Both tokens stay; the next initiation tries them in turn (SESC-03).
@@ -260,7 +264,7 @@ class SessionClient:
         for token in candidates:
             if (accepted := await ask(token)) is not None:
                 if len(candidates) > 1:
-                    await self._store.keep_token(pairing, token)
+                    await self._keep(pairing, token)
                 return accepted
         raise AccessRefused(f"{for_display(pairing.peer.title)} does not accept our access.")
 

@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from s2connect.errors import StorageUnavailable
+from s2connect.model.secret import AccessToken
 from s2connect.model.url import WebSocketUrl
 from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.server_core import PairingServer
 from s2connect.shared.ownership import PostgresqlOwners
 from s2connect.shared.pairing import PostgresqlPairing, StaticToken
 from s2connect.shared.sessions import PostgresqlSessions
+from s2connect.store.base import Pairing
 from s2connect.store.postgresql.database import Database
 from s2connect.store.postgresql.rows import PairingRows
 from s2connect.store.postgresql.sealing import Sealer
@@ -63,6 +65,10 @@ class PostgresqlShared:
         shared = PostgresqlSessions(self._database, self._rows, websocket_url)
         supervisor.keep(lambda: _keep_swept(shared.sweep), "shared-sweep")
         return shared
+
+    async def accept_token(self, pairing: Pairing, token: AccessToken) -> None:
+        """As communication client: forget the tokens before one that the server has accepted."""
+        await self._database.run("write", lambda within: self._rows.accept_token(within, pairing, token))
 
     def owners(self) -> PostgresqlOwners:
         """Return the owners of sessions and links."""

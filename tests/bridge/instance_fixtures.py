@@ -32,6 +32,13 @@ class Balancer:
         self.targets: list[int] = []
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.StreamWriter, int] = {}
+
+    def cut(self, target: int) -> None:
+        """Cut the connections of a target, on both sides."""
+        for writer, port in list(self._open.items()):
+            if port == target:
+                writer.transport.abort()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Balancer]:
@@ -54,6 +61,7 @@ class Balancer:
         try:
             target = random.choice(self.targets)
             back, there = await asyncio.open_connection("127.0.0.1", target)
+            self._open[writer] = self._open[there] = target
             ways = [asyncio.ensure_future(_copied(reader, there)), asyncio.ensure_future(_copied(back, writer))]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -66,6 +74,7 @@ class Balancer:
         finally:
             for one in (writer, there):
                 if one is not None:
+                    self._open.pop(one, None)
                     one.transport.abort()
 
 
@@ -116,6 +125,7 @@ class Cloud:
 
     Attributes:
         received: Ids of the messages that the energy manager has received, by device, in their order.
+        late: Those that came on a session after the first one of the session that replaced it.
     """
 
     def __init__(self, wan: Wan, directory: Path, url: str, start: Start, balancer: Balancer) -> None:
@@ -126,8 +136,8 @@ class Cloud:
         self.instances: dict[str, Instance] = {}
         self.manager: Endpoint
         self.received: dict[str, list[str]] = {}
-        self.open: dict[str, int] = {}
-        self.most: dict[str, int] = {}
+        self.newest: dict[str, int] = {}
+        self.late: list[str] = []
         self._start = start
 
     async def begin(self, name: str, *arguments: str, routes: str = ROUTE, more: str = "", **options: Any) -> Instance:
@@ -170,14 +180,14 @@ class Cloud:
 
     async def _follow(self, session: Any) -> None:
         peer = str(session.peer.id)
-        self.open[peer] = self.open.get(peer, 0) + 1
-        self.most[peer] = max(self.most.get(peer, 0), self.open[peer])
+        number = self.newest[peer] = self.newest.get(peer, 0) + 1
         heard = self.received.setdefault(peer, [])
         with contextlib.suppress(S2ConnectError):
             async for message in session:
                 if message.type == "PowerMeasurement":
                     heard.append(message.id)
-        self.open[peer] -= 1
+                    if number != self.newest[peer]:
+                        self.late.append(message.id)
 
     async def paired(self, device: Device, at: str, manager_at: str | None = None) -> str:
         """Pair a device at one instance, and its representative with the energy manager at another; its key."""

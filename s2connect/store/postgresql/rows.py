@@ -241,6 +241,17 @@ class PairingRows:
         tokens = await self.candidate_tokens(transaction, pairing, lock=True)
         transaction.last(*self._keeping(pairing, with_candidate(tokens, token)))
 
+    async def accept_token(self, transaction: Transaction, pairing: Pairing, token: AccessToken) -> None:
+        """Forget the candidates that are older than one that the server has accepted. Raises NotPaired.
+
+        Newer ones stay, because another instance may have them confirmed at this moment. A token that is no candidate
+        any more is the last one to be tried: that instance was ahead, or its server is not that of the standard.
+        """
+        tokens = await self.candidate_tokens(transaction, pairing, lock=True)
+        left = tokens[tokens.index(token) :] if token in tokens else with_candidate(tokens, token)
+        if left != tokens:
+            transaction.last(*self._keeping(pairing, left))
+
     async def keep_tokens(self, transaction: Transaction, pairing: Pairing, tokens: Sequence[AccessToken]) -> None:
         """Make these the only candidates. Raises NotPaired as :meth:`candidate_tokens`."""
         cursor = await transaction.execute(*self._keeping(pairing, tokens))
