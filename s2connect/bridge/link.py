@@ -39,6 +39,9 @@ ARRIVAL_TIMEOUT: Final = 30.0
 RENDEZVOUS: Final = 20.0
 """Seconds for the second request where both sides connect to the bridge."""
 
+DOUBT: Final = 0.05
+"""Seconds until a message is looked at again that came while nobody knew whether the link is still here."""
+
 _UNEXPECTED: Final = "an unexpected error; its details are in the log"
 
 
@@ -465,6 +468,9 @@ class Link:
         if self.hold is not None and now >= self.hold.until:
             self.hold_lost("the lease of the link is over")
             return FAREWELL_TIMEOUT
+        if self.hold is not None and not self.hold.may_deliver():
+            self._connected[role].put_back(text)
+            return DOUBT
         outs = relay.received(role, text, now=now)
         worked = work_since(begun, size)
         if self.watch is not None:

@@ -62,6 +62,10 @@ class SideConnection:
         self._take, self._on_end, self._far = take, on_end, far
         self._go_on()
 
+    def put_back(self, text: str) -> None:
+        """Put a text back that was just taken: it is taken again after the pause that the taker returns."""
+        self._kept.appendleft(text)
+
     def hold(self) -> None:
         """Hand nothing over until :meth:`hand_to`."""
         self._take, self._far, self._is_open = None, None, False

@@ -58,6 +58,9 @@ class Hold(Protocol):
     def is_held(self) -> bool:
         """Return whether this instance has it."""
 
+    def may_deliver(self) -> bool:
+        """Return whether it is known to be here: False after this process stood still, until that is known."""
+
     async def take(self) -> None:
         """Take it from whichever instance has it. Raises StorageError."""
 

@@ -103,6 +103,10 @@ class LinkHold:
         """Return whether this instance holds the link."""
         return self._holds.now() < self.until
 
+    def may_deliver(self) -> bool:
+        """Return whether the link is known to be here: False after this process stood still, until that is known."""
+        return self._holds.may_deliver()
+
     async def take(self) -> None:
         """Take the link, because its peer came to this instance; a former holder ends. Raises StorageUnavailable."""
         await self._holds.take(self)
@@ -128,11 +132,18 @@ class LinkHolds:
         shared: Owners of links.
         releases: Links that are being given up.
         wake: Has the tasks of the instance look at links soon.
+        may_deliver: Returns whether what this instance holds is known to be its.
     """
 
     def __init__(
-        self, state: EndpointState, shared: SharedOwners, releases: Releases, wake: Callable[[], None]
+        self,
+        state: EndpointState,
+        shared: SharedOwners,
+        releases: Releases,
+        wake: Callable[[], None],
+        may_deliver: Callable[[], bool],
     ) -> None:
+        self.may_deliver = may_deliver
         self.now = asyncio.get_running_loop().time
         self._releases = releases
         self._state = state

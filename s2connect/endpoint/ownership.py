@@ -134,7 +134,7 @@ class InstanceOwnership:
         self._unused: set[Claim] = set()  # claims that are stored, and had no session at the last look
         self._doubt, self._resync, self._links, self._nodes, self._stood_still = (asyncio.Event() for _ in range(5))
         self._releases = Releases(state, shared)
-        self.app_links = LinkHolds(state, shared, self._releases, self._links.set)
+        self.app_links = LinkHolds(state, shared, self._releases, self._links.set, self.may_deliver)
         self.exchanges = False
         self._digest = ""
 
