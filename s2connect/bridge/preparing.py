@@ -22,7 +22,7 @@ from s2connect.bridge.identity import (
     read_identity,
     write_identity,
 )
-from s2connect.errors import ConfigurationError, NotInitialised, StorageUnavailable
+from s2connect.errors import ConfigurationError, NotInitialised, StorageUnavailable, UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ def prepare_home(config: BridgeConfig) -> EndpointConfig:
     Raises:
         ConfigurationError: They cannot be used.
         StorageError: The home cannot be used.
+        UsageError: Its pairings have to be moved into the database first.
     """
     try:
         known = read_config(Home.open(config.home))
@@ -60,6 +61,13 @@ def prepare_home(config: BridgeConfig) -> EndpointConfig:
         setting, what = first_fault(error)
         raise ConfigurationError(f"{config.file}: {setting or 'the settings'}: {what}.") from None
     wanted = made.with_environment()
+    if wanted.store is not None and known is not None:
+        home = Home.open(config.home)
+        if home.moved_to() is None and home.has_pairings:
+            raise UsageError(
+                f"The pairings of this bridge are in {config.home}, and not in the database that its file names.",
+                hint=f"Move them there: s2connect store copy --to {wanted.store} --home {config.home}",
+            )
     if known is None:
         made = create_home(config.home, made)
         wanted = made.with_environment()

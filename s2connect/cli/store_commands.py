@@ -197,8 +197,16 @@ def copy(
     options.report(
         {"home": str(options.path), "store": shown(url), "pairings": number},
         f"Moved the state with {counted(number, 'pairing')} into {shown(url) if to else options.path}.",
-        f"Next: {options.command_line('serve')}",
+        _next(options, shown(url) if to else None),
     )
+
+
+def _next(options: Options, store: str | None) -> str:
+    """Return the next step after a move, into the database or back."""
+    if not Home.open(options.path).is_of_bridge:
+        return f"Next: {options.command_line('serve')}"
+    line = "take store out of [endpoint]" if store is None else f'add to [endpoint]: store = "{store}"'
+    return f"Next: in the file of the bridge {line}. Then: s2connect bridge run FILE"
 
 
 @with_options("s2connect store reseal --store-key-file store.key")

@@ -32,7 +32,7 @@ async def copy_to_database(path: Path, url: str, keys: Sequence[bytes], key_file
     database. Cut off anywhere it can be run again, and goes on.
 
     Raises:
-        UsageError: The home is that of a bridge, or the database has nodes or pairings, or instances use it.
+        UsageError: The database has nodes or pairings, or instances use it.
         ConfigurationError: The endpoint is none that several instances can be: in the LAN, or its own CA.
         HomeInUse, HomeMoved, StorageError: The home cannot be read, or the database not be written.
     """
@@ -42,8 +42,6 @@ async def copy_to_database(path: Path, url: str, keys: Sequence[bytes], key_file
         again = await asyncio.to_thread(home.moved_to) is not None
         if again and await asyncio.to_thread(home.moved_to) != shown(url):
             raise await asyncio.to_thread(home.moved) or UsageError("The home was moved.")
-        if home.is_of_bridge:
-            raise UsageError(f"{path} is the home of a bridge, which keeps its state there.")
         config = await asyncio.to_thread(_settings, home)
         wanted = checked(
             lambda: EndpointConfig.model_validate(
@@ -59,7 +57,8 @@ async def copy_to_database(path: Path, url: str, keys: Sequence[bytes], key_file
         finally:
             await store.close()
         nodes = {UUID(bytes=one.id.bytes): one.model_dump_json(exclude_none=True).encode() for one in config.nodes}
-        state = copying.State(contents.database, contents.secrets, nodes)
+        documents = {name: content for name, content in contents.files.items() if name == Home.BRIDGE_FILE}
+        state = copying.State(contents.database, contents.secrets, nodes, documents)
         where = await asyncio.to_thread(_place, path)
         if not again:
             await copying.check_target(url, where)
@@ -86,7 +85,7 @@ async def copy_to_home(path: Path, url: str, keys: Sequence[bytes]) -> int:
         if moved_to not in (None, shown(url)):
             raise await asyncio.to_thread(home.moved) or UsageError("The home was moved.")
         config = await asyncio.to_thread(_settings, home)
-        if moved_to is None and await asyncio.to_thread(_has_pairings, path):
+        if moved_to is None and await asyncio.to_thread(lambda: home.has_pairings):
             raise UsageError(f"{path} has pairings already.", hint="Name another state directory with --home.")
         state = await copying.read(url, keys, await asyncio.to_thread(_place, path))
         nodes = [NodeConfig.model_validate_json(settings) for settings in state.nodes.values()]
@@ -94,7 +93,7 @@ async def copy_to_home(path: Path, url: str, keys: Sequence[bytes]) -> int:
         contents = Contents(
             made_at=datetime.now(UTC).timestamp(),
             moved=True,
-            files={CONFIG_FILE: kept.to_json()},
+            files={CONFIG_FILE: kept.to_json(), **state.documents},
             secrets=dict(state.secrets),
             database=state.database,
         )
@@ -112,12 +111,3 @@ def _settings(home: Home) -> EndpointConfig:
 
 def _place(path: Path) -> str:
     return str(path.resolve())
-
-
-def _has_pairings(path: Path) -> bool:
-    try:
-        return check_database((path / DATABASE).read_bytes()) > 0
-    except FileNotFoundError:
-        return False
-    except ValueError:
-        return True

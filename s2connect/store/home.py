@@ -27,7 +27,7 @@ from s2connect.store.files import (
     write_private,
 )
 from s2connect.store.postgresql.address import is_postgresql
-from s2connect.store.restoring import COMMIT, MOVED, finish
+from s2connect.store.restoring import COMMIT, DATABASE, MOVED, finish
 
 __all__ = ["HOME_VARIABLE", "Home", "default_home"]
 
@@ -112,6 +112,18 @@ class Home:
             return (self.path / self.BRIDGE_FILE).exists()
         except PermissionError:  # that of another user
             return False
+
+    @property
+    def has_pairings(self) -> bool:
+        """Return whether the database in the directory has pairings, or is damaged."""
+        from s2connect.store.snapshot import check_database
+
+        try:
+            return check_database((self.path / DATABASE).read_bytes()) > 0
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError):
+            return True
 
     @contextlib.contextmanager
     def lock(self, *, moved: bool = False) -> Iterator[None]:

@@ -28,7 +28,7 @@ from s2connect.store.sqlite_rows import pairing_of as pairing_of_sqlite
 
 __all__ = ["State", "read", "write"]
 
-TABLES = ("pairing", "tombstone", "refused_server", "secret", "node")
+TABLES = ("pairing", "tombstone", "refused_server", "secret", "node", "document")
 """Tables with the state of an endpoint, which a copy fills."""
 
 
@@ -40,11 +40,13 @@ class State:
         database: Content of the SQLite database; empty where there is none.
         secrets: Entries of the vault, by name.
         nodes: Settings of the nodes, in JSON, by id and oldest first.
+        documents: Files of an application that all instances share, by name.
     """
 
     database: bytes = field(repr=False)
     secrets: Mapping[str, bytes] = field(repr=False)
     nodes: Mapping[uuid.UUID, bytes] = field(repr=False)
+    documents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @contextlib.asynccontextmanager
@@ -153,6 +155,8 @@ async def _fill(connection: Connection, sealer: Sealer, state: State) -> int:
         await cursor.executemany("INSERT INTO refused_server (url) VALUES (%s)", refused)
         await cursor.executemany("INSERT INTO secret (name, sealed) VALUES (%s, %s)", secrets)
         await cursor.executemany("INSERT INTO node (id, settings) VALUES (%s, %s)", list(state.nodes.items()))
+        documents = list(state.documents.items())
+        await cursor.executemany("INSERT INTO document (name, content) VALUES (%s, %s)", documents)
     return len(pairings)
 
 
@@ -199,7 +203,13 @@ async def _taken(connection: Connection, sealer: Sealer) -> State:
     nodes = await (
         await connection.execute("SELECT * FROM node WHERE settings IS NOT NULL ORDER BY sequence")
     ).fetchall()
-    return State(content, secrets, {row["id"]: row["settings"] for row in nodes})
+    documents = await (await connection.execute("SELECT name, content FROM document")).fetchall()
+    return State(
+        content,
+        secrets,
+        {row["id"]: row["settings"] for row in nodes},
+        {row["name"]: row["content"] for row in documents},
+    )
 
 
 def _opened(content: bytes) -> sqlite3.Connection:
