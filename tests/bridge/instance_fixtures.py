@@ -126,6 +126,8 @@ class Cloud:
     Attributes:
         received: Ids of the messages that the energy manager has received, by device, in their order.
         late: Those that came on a session after the first one of the session that replaced it.
+        open: Number of sessions that the program of the energy manager has, by device: two for a moment where one is
+            replaced; ``most`` is the most so far.
     """
 
     def __init__(self, wan: Wan, directory: Path, url: str, start: Start, balancer: Balancer) -> None:
@@ -138,6 +140,8 @@ class Cloud:
         self.received: dict[str, list[str]] = {}
         self.newest: dict[str, int] = {}
         self.late: list[str] = []
+        self.open: dict[str, int] = {}
+        self.most: dict[str, int] = {}
         self._start = start
 
     async def begin(self, name: str, *arguments: str, routes: str = ROUTE, more: str = "", **options: Any) -> Instance:
@@ -181,6 +185,8 @@ class Cloud:
     async def _follow(self, session: Any) -> None:
         peer = str(session.peer.id)
         number = self.newest[peer] = self.newest.get(peer, 0) + 1
+        self.open[peer] = self.open.get(peer, 0) + 1
+        self.most[peer] = max(self.most.get(peer, 0), self.open[peer])
         heard = self.received.setdefault(peer, [])
         with contextlib.suppress(S2ConnectError):
             async for message in session:
@@ -188,6 +194,7 @@ class Cloud:
                     heard.append(message.id)
                     if number != self.newest[peer]:
                         self.late.append(message.id)
+        self.open[peer] -= 1
 
     async def paired(self, device: Device, at: str, manager_at: str | None = None) -> str:
         """Pair a device at one instance, and its representative with the energy manager at another; its key."""

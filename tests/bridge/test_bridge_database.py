@@ -21,6 +21,7 @@ from s2connect.store.postgresql.sealing import KEY_VARIABLE
 from tests.endpoint.conftest import Wan, wan
 from tests.postgresql import STORE_KEYS, Cluster
 from tests.store.store_examples import pairing, token
+from tests.waits import until
 
 __all__ = ["wan"]
 
@@ -77,6 +78,9 @@ async def test_a_bridge_goes_into_the_database_and_back_and_its_instances_are_on
         async with Bridge.open(load(file(directory, "third", store, "others"))[0]):
             pass
 
+    name = url.partition("@/")[2].partition("?")[0]
+    theirs = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}'"
+    await until(lambda: not postgresql_cluster.sql(theirs))  # they have ended when the server has noticed
     assert await copy_to_home(directory / "home", url, STORE_KEYS) == 1
     async with Bridge.open(load(file(directory, "home"))[0]) as bridge:
         assert bridge.id == identity[0]
