@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
+from typing import Final, Protocol, TypeVar
 
 from s2connect.endpoint.state import EndpointState, SharedOwners
 from s2connect.session.ownership import LINK_LEASE, Leases
 from s2connect.store.base import PairKey
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AT_ONCE: Final = 200
+"""Pairs that one statement is about."""
 
 CLAIMED_AT_ONCE: Final = 200
 """Most links that an instance takes in one go, so that others get theirs."""
@@ -261,11 +267,11 @@ class LinkHolds:
         idle += [key for key in self._leases.held() if key not in self._known or not self._is_leased(self._known[key])]
         for key in idle:
             self._dropped(key)
-        for some in _batches(idle):
+        for some in batches(idle):
             await asyncio.wait([self._releases.begin(some)])
-        for some in _batches(self._taken):
+        for some in batches(list(self._taken)):
             await self._shared.renew_taken({key: self._taken[key] for key in some if key in self._taken})
-        for some in _batches(self._leases.held()):
+        for some in batches(self._leases.held()):
             asked_at = self.now()
             kept = await self._shared.renew_links(some)
             for key in self._leases.renewed(some, kept, asked_at=asked_at):
@@ -329,10 +335,12 @@ class LinkHolds:
         held = self.held()
         for key in held:
             self._dropped(key)
-        for some in _batches(held):
+        for some in batches(held):
             await self._shared.release_links(some)
 
 
-def _batches(keys: Iterable[PairKey]) -> list[list[PairKey]]:
-    listed = list(keys)
-    return [listed[at : at + CLAIMED_AT_ONCE] for at in range(0, len(listed), CLAIMED_AT_ONCE)]
+def batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """Iterate over items in lists of :data:`AT_ONCE` at most."""
+    each = iter(items)
+    while some := list(islice(each, AT_ONCE)):
+        yield some

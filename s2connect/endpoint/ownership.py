@@ -8,12 +8,11 @@ import logging
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection
-from s2connect.endpoint.holding import LinkHolds, Releases
+from s2connect.endpoint.holding import LinkHolds, Releases, batches
 from s2connect.endpoint.state import EndpointState, SharedOwners
 from s2connect.errors import StorageError
 from s2connect.events import PairingsChanged
@@ -38,11 +37,6 @@ from s2connect.session.reading import DeliveryGuard
 from s2connect.store.base import Pairing, PairKey
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-AT_ONCE: Final = 200
-"""Pairs whose owners are read with one statement."""
 
 CERTAIN_WITHIN: Final = 5.0
 """Seconds for which nothing is delivered after a standstill where the database does not tell whose the sessions are."""
@@ -285,7 +279,7 @@ class InstanceOwnership:
             self._doubt.clear()
             keys, self._doubtful = self._doubtful, set()
             try:
-                for some in _batches(keys):
+                for some in batches(keys):
                     await self._review(some)
                     await self.app_links.review(some)
                     await asyncio.sleep(0)  # what ends begins to do so
@@ -319,21 +313,21 @@ class InstanceOwnership:
         self._links.set()
         await self._review_all()
         unused = set[Claim]()
-        for some_claims in _batches(await self._shared.owned()):
+        for some_claims in batches(await self._shared.owned()):
             unused.update(claim for claim in some_claims if not self._is_live(claim))
             await asyncio.sleep(0)
         # One of them may be a claim whose connection is just being registered; at the next look it is.
         if (ended := unused & self._unused) and not self._is_another():
-            for some_claims in _batches(ended):
+            for some_claims in batches(ended):
                 await self._shared.disown(some_claims)
         self._unused = unused - ended
         await self._compare_pairings()
         await self._on_resync()
 
     async def _review_all(self) -> None:
-        for some in _batches(claim.key for claim in self._claims()):
+        for some in batches(claim.key for claim in self._claims()):
             await self._review(some)
-        for some_links in _batches(self.app_links.held()):
+        for some_links in batches(self.app_links.held()):
             await self.app_links.review(some_links)
 
     async def _compare_pairings(self) -> None:
@@ -486,7 +480,7 @@ class InstanceOwnership:
         if idle:
             await asyncio.wait([self._releases.begin(idle)])
         held = self._leases.held()
-        for some in _batches(held):
+        for some in batches(held):
             asked_at = self._now()
             kept = await self._shared.renew_links(some)
             for key in self._leases.renewed(some, kept, asked_at=asked_at):
@@ -595,9 +589,3 @@ async def _woken(event: asyncio.Event, within: float) -> None:
         async with asyncio.timeout(within):
             await event.wait()
     event.clear()
-
-
-def _batches(items: Iterable[T]) -> Iterable[list[T]]:
-    each = iter(items)
-    while some := list(islice(each, AT_ONCE)):
-        yield some
