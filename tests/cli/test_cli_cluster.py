@@ -65,6 +65,18 @@ def test_programs_get_all_of_it(cloud: str) -> None:
         assert part in troubles
 
 
+def test_in_an_upgrade_it_names_those_that_are_behind_the_tables(cloud: str, postgresql_cluster: Cluster) -> None:
+    name = cloud.partition("@/")[2].partition("?")[0]
+    postgresql_cluster.sql("UPDATE instance SET version = 'same', schema = 1", name)
+
+    def troubles() -> str:
+        return " ".join(json.loads(run("cluster", "status", "--store", cloud, "--json").stdout)["troubles"])
+
+    assert "Of an earlier version than the tables: a-1, a-2. Update all, then: s2connect store migrate" in troubles()
+    postgresql_cluster.sql(f"UPDATE instance SET schema = {len(MIGRATIONS)}", name)
+    assert "--contract" not in troubles()
+
+
 def test_it_fits_a_narrow_terminal_and_a_pipe(cloud: str) -> None:
     shown = in_terminal(60, "cluster", "status", "--store", cloud)
     assert max(map(len, shown.splitlines()[1:])) <= 60, "but for the URL, which is not broken in two"

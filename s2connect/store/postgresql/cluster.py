@@ -188,11 +188,12 @@ def _troubles(cluster: Cluster) -> Iterator[str]:
             f"The instances name different hosts: {', '.join(sorted(hosts)[:MAX_NAMED])}. A pairing that begins at one "
             "fails at another: give all the same host."
         )
-    known, expanded, contracted = (cluster.schema[name] for name in ("known", "expanded", "contracted"))
-    if expanded < known:
-        yield "The tables are older than this program: s2connect store migrate"
-    elif len({one.version for one in alive}) > 1:
+    expanded, contracted = cluster.schema["expanded"], cluster.schema["contracted"]
+    if len({one.version for one in alive}) > 1:
         yield "The instances run different versions. Update all, then: s2connect store migrate --contract"
+    elif behind := [one.name for one in alive if one.schema < expanded]:
+        names = ", ".join(behind[:MAX_NAMED])
+        yield f"Of an earlier version than the tables: {names}. Update all, then: s2connect store migrate --contract"
     elif contracted < expanded:
         yield "The tables still have what only earlier versions need. Remove it: s2connect store migrate --contract"
     if number := sum(cluster.orphaned.values()):
