@@ -221,7 +221,7 @@ def costs(**given: float) -> dict[str, float]:
 CONNECTIONS: Final = POOL_SIZE + 2
 """Connections of an instance to the database: those of the pool, of LISTEN, and of the vault."""
 
-SWEEPS: Final = 3.0
+SWEEPS: Final = 1.5
 """Statements a second of an instance that does nothing: expired state, and its sign of life."""
 
 

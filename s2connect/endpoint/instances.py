@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from s2connect.endpoint.config import INSTANCE_NAME, EndpointConfig
@@ -96,4 +97,4 @@ async def cluster(state: EndpointState) -> Cluster | None:
         return None
     from s2connect.store.postgresql.cluster import cluster_of
 
-    return await state.presence.read(cluster_of)
+    return await state.presence.read(partial(cluster_of, with_owned=False))

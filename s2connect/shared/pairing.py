@@ -291,23 +291,12 @@ class PostgresqlPairing:
 
     async def sweep(self) -> None:
         """End the attempts whose 15 seconds are over, and forget what counts no more. Each instance does it."""
-
-        async def old(connection: Connection) -> list[Row]:
-            statement = f"SELECT DISTINCT node FROM pairing_attempt WHERE NOT ended AND expires <= {CLOCK}"  # noqa: S608 - constants
-            return await (await connection.execute(statement.encode())).fetchall()
-
-        for row in await self._database.read("read", old):
-            node = NodeId(row["node"])
+        row = await swept_tables(self._database, _OVER, _UNENDED)
+        for name in row["nodes"]:
+            node = NodeId(name)
             async with self._part(node, *_attempts(node, "false")) as (within, part, (attempts, sources)):
                 self._load_attempts(within, part, attempts, sources)
                 part.core.expire(now=part.now)
-        for table, key, over in (
-            ("pairing_attempt", "id", f"ended AND expires <= {CLOCK}"),
-            ("pairing_proof", "digest", f"expires <= {CLOCK}"),
-            ("pairing_turn", "id", f"seen <= {CLOCK} - {UNSEEN}"),
-            ("pairing_source", "node, source", f"greatest(served, failed) <= {CLOCK} - {FAILURES_KEPT_FOR}"),
-        ):
-            await self._database.read("write", swept(table, key, over))
 
     # Rows
 
@@ -572,6 +561,36 @@ def _name_of_attempt(digest: bytes) -> str:
 
 def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode("utf-8")
+
+
+_OVER: Final = (
+    ("pairing_attempt", "id", f"ended AND expires <= {CLOCK}"),
+    ("pairing_proof", "digest", f"expires <= {CLOCK}"),
+    ("pairing_turn", "id", f"seen <= {CLOCK} - {UNSEEN}"),
+    ("pairing_source", "node, source", f"greatest(served, failed) <= {CLOCK} - {FAILURES_KEPT_FOR}"),
+)
+"""Tables, their keys, and the rows that count no more."""
+
+_UNENDED: Final = f"ARRAY(SELECT DISTINCT node FROM pairing_attempt WHERE NOT ended AND expires <= {CLOCK}) AS nodes"  # noqa: S608
+
+
+async def swept_tables(database: Database, tables: Sequence[tuple[str, str, str]], more: str) -> Row:
+    """Delete the rows that are over, of those tables that have any: with one statement, where none has.
+
+    Returns a row with ``more`` columns.
+    """
+    looks = (f"EXISTS (SELECT FROM {table} WHERE {over}) AS {table}" for table, _, over in tables)
+    statement = f"SELECT {', '.join(looks)}, {more}"
+
+    async def look(connection: Connection) -> Row | None:
+        return await (await connection.execute(statement.encode())).fetchone()
+
+    row = await database.read("read", look)
+    assert row is not None
+    for table, key, over in tables:
+        if row[table]:
+            await database.read("write", swept(table, key, over))
+    return row
 
 
 def swept(table: str, key: str, over: str, values: Sequence[object] = ()) -> Callable[[Connection], Awaitable[None]]:

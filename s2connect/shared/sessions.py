@@ -21,7 +21,7 @@ from s2connect.model.session_init import CommunicationDetails, WebSocketCommunic
 from s2connect.model.url import WebSocketUrl
 from s2connect.session.ownership import Claim
 from s2connect.session.server_core import VERSION, Activation, SessionServer, surplus
-from s2connect.shared.pairing import CLOCK, swept
+from s2connect.shared.pairing import CLOCK, swept, swept_tables
 from s2connect.store.base import GONE, Pairing, PairKey, token_digest
 from s2connect.store.effects import held_back
 from s2connect.store.postgresql.database import Connection, Database, Row, Transaction
@@ -115,6 +115,9 @@ _HELD_ELSEWHERE: Final = f"""
     SELECT pairing.*, s2_version FROM offer JOIN pairing USING (local, remote, paired_at)
     WHERE digest = %s AND offer.owner NOT IN ('', %s) AND expires > {CLOCK}
 """  # noqa: S608
+
+
+_OVER: Final = tuple((table, "digest", f"expires <= {CLOCK}") for table in ("pending_token", "offer"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,14 +284,8 @@ class PostgresqlSessions:
 
     async def sweep(self) -> None:
         """Forget what has expired. Each instance does it."""
-
-        async def count(connection: Connection) -> bool:
-            row = await (await connection.execute("SELECT count(*) AS count FROM pending_token")).fetchone()
-            return row is not None and row["count"] >= MAX_SHARED_PENDING
-
-        for table in ("pending_token", "offer"):
-            await self._database.read("write", swept(table, "digest", f"expires <= {CLOCK}"))
-        self._too_many = await self._database.read("read", count)
+        row = await swept_tables(self._database, _OVER, "(SELECT count(*) FROM pending_token) AS count")
+        self._too_many = row["count"] >= MAX_SHARED_PENDING
 
 
 def _core_of(rows: list[Row]) -> SessionServer:

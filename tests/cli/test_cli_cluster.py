@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from uuid import uuid4
 
 import pytest
 
 pytest.importorskip("psycopg")
 
+from s2connect.store.postgresql.cluster import cluster_of
+from s2connect.store.postgresql.database import Database
 from s2connect.store.postgresql.schema import MIGRATIONS
 from tests.command import in_terminal, run
 from tests.postgresql import Cluster
@@ -38,6 +41,14 @@ def cloud(postgresql: str, postgresql_cluster: Cluster) -> str:
             f"INSERT INTO link VALUES ('{uuid4()}', '{uuid4()}', '{owner}', clock_timestamp() {until})", name
         )
     return postgresql
+
+
+async def test_what_is_asked_often_counts_only_what_is_orphaned(cloud: str) -> None:
+    database = await Database.open(cloud)
+    found = await database.read("read", partial(cluster_of, with_owned=False))
+    assert (found.orphaned, found.owned, found.pairings) == ({"b": 2}, {}, 4)
+    assert found.troubles == (await database.read("read", cluster_of)).troubles
+    await database.close()
 
 
 def test_programs_get_all_of_it(cloud: str) -> None:

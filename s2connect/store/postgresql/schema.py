@@ -240,5 +240,10 @@ _BRIDGES = Migration(
     ),
 )
 
-MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS, _HOLDERS, _HOSTS, _KEY_CHECK, _BRIDGES)
+_UNCONFIRMED = Migration(
+    # Each instance looks for them again and again; there are few.
+    expand=("CREATE INDEX pairing_unconfirmed ON pairing (sequence) WHERE NOT confirmed",),
+)
+
+MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS, _HOLDERS, _HOSTS, _KEY_CHECK, _BRIDGES, _UNCONFIRMED)
 """All migrations of this program, oldest first. What has been released is never changed."""

@@ -48,10 +48,11 @@ class PostgresqlStore:
         wanted: dict[str, object] = {
             "local = %s": local,
             "communication_role = %s": None if role is None else role.value,
-            "confirmed = %s": confirmed,
         }
         wanted = {condition: value for condition, value in wanted.items() if value is not None}
-        which = f"WHERE {' AND '.join(wanted)} " if wanted else ""
+        # Not as a value: there is an index of those that are not.
+        conditions = [*wanted, *([] if confirmed is None else ["confirmed" if confirmed else "NOT confirmed"])]
+        which = f"WHERE {' AND '.join(conditions)} " if conditions else ""
         order = "ORDER BY sequence" if newest is None else f"ORDER BY sequence DESC LIMIT {newest:d}"
         found = await self._pairings(f"{which}{order}", tuple(wanted.values()))
         return found if newest is None else found[::-1]
