@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import cycle
@@ -306,7 +306,17 @@ async def pair(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
     return {}, answer
 
 
-KINDS = {"serve": serve, "hold": hold, "look": look, "initiate": initiate, "post": post, "pair": pair}
+Kind = Callable[[Task, AsyncExitStack], Awaitable[tuple[Task, Answer]]]
+"""Part that a worker plays: returns what it is ready with, and what answers questions."""
+
+KINDS: Mapping[str, Kind] = {
+    "serve": serve,
+    "hold": hold,
+    "look": look,
+    "initiate": initiate,
+    "post": post,
+    "pair": pair,
+}
 
 
 class ManyAddresses(asyncio.SelectorEventLoop):
@@ -322,19 +332,24 @@ class ManyAddresses(asyncio.SelectorEventLoop):
         await super().sock_connect(sock, address)
 
 
-async def main() -> None:
+async def _work(kinds: Mapping[str, Kind]) -> None:
     use_small_tls_buffers()  # as `s2connect serve` does
     task = my_task()
     with contextlib.suppress(OSError):
         os.nice(task.get("nice", 0))
     async with AsyncExitStack() as stack:
-        ready, answer = await KINDS[task["kind"]](task, stack)
+        ready, answer = await kinds[task["kind"]](task, stack)
         await answer_questions(ready, answer)
 
 
-if __name__ == "__main__":
+def main(kinds: Mapping[str, Kind] = KINDS) -> None:
+    """Be the worker of the kind that the task names."""
     if my_task().get("service"):
-        run(main())
+        run(_work(kinds))
     else:
         with asyncio.Runner(loop_factory=ManyAddresses) as runner:
-            runner.run(main())
+            runner.run(_work(kinds))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections import Counter
@@ -18,15 +17,15 @@ from benchmarks.endpoint_worker import (
     CODE,
     KINDS,
     Answer,
-    ManyAddresses,
     client_pairing,
     devices,
+    main,
     managers,
     server_pairing,
     take_sessions,
     token,
 )
-from benchmarks.harness import Task, answer_questions, cpu_seconds, memory, my_task, percentile, run
+from benchmarks.harness import Task, cpu_seconds, memory, percentile
 from benchmarks.pace import as_fast_as_possible
 from benchmarks.samples import SMALL
 from s2connect.endpoint.config import EndpointConfig, NodeConfig
@@ -38,7 +37,6 @@ from s2connect.store.base import Pairing
 from s2connect.store.restoring import DATABASE, SECRETS
 from s2connect.store.sqlite import SqliteStore
 from s2connect.store.vault import open_vault
-from s2connect.transports.tls_buffer import use_small_tls_buffers
 
 HOST: Final = "localhost"
 
@@ -222,19 +220,5 @@ async def update(task: Task, stack: AsyncExitStack) -> tuple[Task, Answer]:
 MINE = {**KINDS, "instance": instance, "hold": hold, "pair": pair, "update": update}
 
 
-async def main() -> None:
-    use_small_tls_buffers()  # as `s2connect serve` does
-    task = my_task()
-    with contextlib.suppress(OSError):
-        os.nice(task.get("nice", 0))
-    async with AsyncExitStack() as stack:
-        ready, answer = await MINE[task["kind"]](task, stack)
-        await answer_questions(ready, answer)
-
-
 if __name__ == "__main__":
-    if my_task().get("service"):
-        run(main())
-    else:
-        with asyncio.Runner(loop_factory=ManyAddresses) as runner:
-            runner.run(main())
+    main(MINE)
