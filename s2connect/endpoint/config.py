@@ -343,8 +343,11 @@ def at_instance(template: str, instance: str) -> WebSocketUrl:
     Raises:
         ValueError: It is no such URL.
     """
+    text = template.replace("{instance}", instance.lower())
+    if "{" in text or "}" in text:
+        raise ValueError("it has braces; only {instance} is replaced, by the name of the instance")
     try:
-        url = WebSocketUrl(template.replace("{instance}", instance.lower()))
+        url = WebSocketUrl(text)
     except InvalidUrl as error:
         raise ValueError(error.what) from None
     parts = urlsplit(url)

@@ -44,7 +44,7 @@ def test_the_url_has_the_name_of_the_instance(template: str, url: str) -> None:
     ("settings", "said"),
     [
         ({"instance_url": "https://{instance}.i.s2.example.com"}, "instance_url: .*start with wss"),
-        ({"instance_url": "wss://{name}.i.s2.example.com"}, "instance_url: .*character that no URL has"),
+        ({"instance_url": "wss://{name}.i.s2.example.com"}, "instance_url: .*only .instance. is replaced"),
         ({"instance_url": "wss://{instance}.i.s2.example.com/session"}, "instance_url: .*without a path"),
         ({"instance_url": "wss://{instance}.i.s2.example.com", "store": None}, "instance_url needs store"),
     ],
