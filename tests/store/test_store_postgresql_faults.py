@@ -108,7 +108,7 @@ async def test_a_silent_database_is_not_waited_for(between: Wire, monkeypatch: p
 
 
 async def test_a_silent_commit_is_looked_up(between: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COMMIT_S", 0.5)
+    monkeypatch.setattr(module, "COMMIT_S", 1.5)
     database = await Database.open(between.through)
     committed = asyncio.Event()
 
@@ -117,7 +117,7 @@ async def test_a_silent_commit_is_looked_up(between: Wire, monkeypatch: pytest.M
         if not committed.is_set():
             committed.set()
             between.silent = True
-            asyncio.get_running_loop().call_later(0.7, setattr, between, "silent", False)
+            asyncio.get_running_loop().call_later(1.7, setattr, between, "silent", False)
 
     async with within(10):
         await database.run("write", adding)

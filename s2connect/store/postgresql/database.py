@@ -71,6 +71,9 @@ COMMIT_S: Final = 5.0
 ANSWER_S: Final = STATEMENT_S + 1.0
 """Seconds for the answer to a statement that is a transaction of its own."""
 
+ON_ITS_WAY_S: Final = 1.0
+"""Seconds in which a COMMIT that was given up may still reach the server, before it counts as one that waits."""
+
 OPERATION_S: Final = 10.0
 """Seconds for one operation, with everything that is tried again."""
 
@@ -408,12 +411,14 @@ class Database:
         )
         if not number:
             raise unknown
+        clock = asyncio.get_running_loop().time
+        until = clock() + ON_ITS_WAY_S
         try:
             async with asyncio.timeout(COMMIT_S):
                 while (status := await self._status(number)) != "committed":
                     if status == "aborted":
                         raise psycopg.OperationalError("the transaction was rolled back")
-                    if status == "in progress" and self._confirmation.is_missing:
+                    if status == "in progress" and self._confirmation.is_missing and clock() > until:
                         raise unknown
                     await asyncio.sleep(0.05)
         except TimeoutError:
