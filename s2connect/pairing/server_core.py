@@ -73,11 +73,15 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """Numbers of attempts that are not in this core, for the bounds of PAIR-12 (errata S2C-50)."""
+    """Numbers of attempts that are not in this core, for the bounds of PAIR-12 (errata S2C-50).
+
+    The bounds are ``scale`` times as large, but for that of an address.
+    """
 
     in_flight: int = 0
     of_source: int = 0
     kept: int = 0
+    scale: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,10 @@ class PairingServer:
         self.events: list[PairingServerEvent] = []
         self.elsewhere = Elsewhere()
 
+    def number_of_nodes(self) -> int:
+        """Return how many nodes the endpoint has now."""
+        return len(self._endpoint().nodes)
+
     def part(self) -> PairingServer:
         """Return a server without any state, for a part of what several instances share: see :meth:`take`."""
         part = PairingServer(
@@ -245,9 +253,9 @@ class PairingServer:
         """
         source, elsewhere = network_of(asked.address), self.elsewhere
         if (
-            self._in_flight.total() + elsewhere.in_flight >= MAX_ATTEMPTS
+            self._in_flight.total() + elsewhere.in_flight >= MAX_ATTEMPTS * elsewhere.scale
             or self._in_flight[source] + elsewhere.of_source >= MAX_ATTEMPTS_PER_ADDRESS
-            or len(self._attempts) + elsewhere.kept >= MAX_KEPT_ATTEMPTS
+            or len(self._attempts) + elsewhere.kept >= MAX_KEPT_ATTEMPTS * elsewhere.scale
         ):
             return BUSY
         turn = self.limiter(asked.node.id).queue(asked.address, now=now)

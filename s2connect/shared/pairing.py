@@ -34,6 +34,7 @@ from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.rate_limiter import FAILURES_KEPT_FOR, SLOWED_DELAY, VERSION, NodeRateLimiter, Turn
 from s2connect.pairing.refusals import refusal
 from s2connect.pairing.server_core import ATTEMPT_LIFETIME, Asked, Elsewhere, PairingServer, Queued
+from s2connect.shared.sweeping import CLOCK, swept_tables
 from s2connect.store.effects import held_back
 from s2connect.store.postgresql.database import Connection, Database, Row, Statement, Transaction
 from s2connect.store.postgresql.pool import WAIT_S
@@ -48,20 +49,14 @@ UNSEEN: Final = 5.0
 LONGEST_PATIENCE: Final = 3.0
 """Most seconds for which a request does not ask for its turn, however many are before it."""
 
+NODES_IN_BOUNDS: Final = 100
+"""Nodes for which the bounds of PAIR-12 hold. They grow with more: an attack on some leaves the others theirs."""
+
 FORMER_TOKENS: Final = ATTEMPT_LIFETIME + 5.0
 """Seconds for which a replaced code is kept for the attempts that began with it."""
 
-SWEPT_AT_ONCE: Final = 2000
-"""Most rows that one statement of a sweep deletes."""
-
-SWEEP_S: Final = 3.0
-"""Seconds after which a sweep of one table begins no further statement."""
-
 CLOCK_SLACK: Final = 1.0
 """Seconds by which a stored time may be further ahead than it can be."""
-
-CLOCK: Final = "extract(epoch FROM clock_timestamp())::float8"
-"""Time of the database, in seconds since the epoch."""
 
 T = TypeVar("T")
 
@@ -139,15 +134,11 @@ class PostgresqlPairing:
 
     async def queue(self, asked: Asked) -> Queued | Reply:
         source = network_of(asked.address)
-        async with self._part(asked.node.id, _turns(asked.node.id), _elsewhere(source)) as (
-            within,
-            part,
-            (turns, (all_,)),
-        ):
+        node, scale = asked.node.id, max(1, -(-self.core.number_of_nodes() // NODES_IN_BOUNDS))
+        async with self._part(node, _turns(node), _elsewhere(source)) as (within, part, (turns, (known,))):
             before = self._load_limiter(part, turns)
-            part.core.elsewhere = Elsewhere(
-                all_["live"] + all_["queued"], all_["mine"] + all_["mine_queued"], all_["kept"]
-            )
+            in_flight, mine = known["live"] + known["queued"], known["mine"] + known["mine_queued"]
+            part.core.elsewhere = Elsewhere(in_flight, mine, known["kept"], scale)
             queued = part.core.queue(asked, now=part.now)
             if isinstance(queued, Queued):
                 queued.turn.id = uuid.uuid4().hex
@@ -572,39 +563,3 @@ _OVER: Final = (
 """Tables, their keys, and the rows that count no more."""
 
 _UNENDED: Final = f"ARRAY(SELECT DISTINCT node FROM pairing_attempt WHERE NOT ended AND expires <= {CLOCK}) AS nodes"  # noqa: S608
-
-
-async def swept_tables(database: Database, tables: Sequence[tuple[str, str, str]], more: str) -> Row:
-    """Delete the rows that are over, of those tables that have any: with one statement, where none has.
-
-    Returns a row with ``more`` columns.
-    """
-    looks = (f"EXISTS (SELECT FROM {table} WHERE {over}) AS {table}" for table, _, over in tables)
-    statement = f"SELECT {', '.join(looks)}, {more}"
-
-    async def look(connection: Connection) -> Row | None:
-        return await (await connection.execute(statement.encode())).fetchone()
-
-    row = await database.read("read", look)
-    assert row is not None
-    for table, key, over in tables:
-        if row[table]:
-            await database.read("write", swept(table, key, over))
-    return row
-
-
-def swept(table: str, key: str, over: str, values: Sequence[object] = ()) -> Callable[[Connection], Awaitable[None]]:
-    """Return the work that deletes the rows that are ``over``, without waiting for those in use.
-
-    Of very many it deletes some, so that it is done in time: the rest goes with the next sweep.
-    """
-    some = f"SELECT {key} FROM {table} WHERE {over} LIMIT {SWEPT_AT_ONCE} FOR UPDATE SKIP LOCKED"  # noqa: S608 - constants
-    statement = f"DELETE FROM {table} WHERE ({key}) IN ({some})"  # noqa: S608 - constants
-
-    async def sweep(connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + SWEEP_S
-        while (await connection.execute(statement.encode(), values)).rowcount == SWEPT_AT_ONCE and loop.time() < until:
-            pass
-
-    return sweep

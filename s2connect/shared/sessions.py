@@ -21,7 +21,7 @@ from s2connect.model.session_init import CommunicationDetails, WebSocketCommunic
 from s2connect.model.url import WebSocketUrl
 from s2connect.session.ownership import Claim
 from s2connect.session.server_core import VERSION, Activation, SessionServer, surplus
-from s2connect.shared.pairing import CLOCK, swept, swept_tables
+from s2connect.shared.sweeping import CLOCK, swept, swept_tables
 from s2connect.store.base import GONE, Pairing, PairKey, token_digest
 from s2connect.store.effects import held_back
 from s2connect.store.postgresql.database import Connection, Database, Row, Transaction

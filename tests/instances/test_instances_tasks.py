@@ -15,8 +15,8 @@ from s2connect.events import PairingFailed, PairingsChanged
 from s2connect.model.common import NodeId
 from s2connect.pairing.code import PairingToken
 from s2connect.pairing.server_core import Asked, Queued
-from s2connect.shared import pairing as shared_pairing
 from s2connect.shared import state as shared_state
+from s2connect.shared import sweeping
 from s2connect.shared.ownership import PostgresqlOwners
 from s2connect.shared.pairing import PostgresqlPairing
 from s2connect.shared.sessions import PostgresqlSessions
@@ -76,7 +76,7 @@ async def test_the_sweep_goes_on_after_an_error(
 
 
 async def test_of_very_much_that_is_over_a_sweep_forgets_some(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_pairing, "SWEPT_AT_ONCE", 10)
+    monkeypatch.setattr(sweeping, "SWEPT_AT_ONCE", 10)
 
     def left() -> int:
         return int(run(postgresql, "SELECT count(*) FROM pending_token")[0][0])
@@ -90,10 +90,10 @@ async def test_of_very_much_that_is_over_a_sweep_forgets_some(postgresql: str, m
             " FROM generate_series(1, 45) AS n",
         )
         assert isinstance(one.pairings.shared, PostgresqlSessions)
-        monkeypatch.setattr(shared_pairing, "SWEEP_S", 0.0)
+        monkeypatch.setattr(sweeping, "SWEEP_S", 0.0)
         await one.pairings.shared.sweep()
         assert left() == 35, "one statement, which a time-out of the database does not undo with all the rest"
-        monkeypatch.setattr(shared_pairing, "SWEEP_S", 10.0)
+        monkeypatch.setattr(sweeping, "SWEEP_S", 10.0)
         await one.pairings.shared.sweep()
         assert left() == 0
 

@@ -15,6 +15,7 @@ from s2connect.pairing import rate_limiter, server_core
 from s2connect.pairing.code import PairingToken
 from s2connect.pairing.server_core import ANSWER_ENTROPY, ATTEMPT_LIFETIME, Asked, Queued
 from s2connect.pairing.shared import SharedPairing
+from s2connect.shared import pairing as shared_pairing
 from s2connect.shared.pairing import PostgresqlPairing
 from tests.instances.instances import NODES, TOKEN, Instance, b64, instances, pairing_request
 
@@ -150,6 +151,22 @@ async def test_attempts_are_bounded_over_all_instances(
     await queue(shared(several, 1), 2, "192.0.2.2")
     last = shared(several, 2)
     assert await last.queue(asked(last, 3, "192.0.2.3")) == Reply(503), "one begun, one queued"
+
+
+@pytest.mark.rule("PAIR-12")
+async def test_the_bound_of_attempts_grows_with_the_nodes_that_share_a_database(
+    several: Sequence[Instance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_core, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(shared_pairing, "NODES_IN_BOUNDS", 1)
+    await queue(shared(several, 0), 1, "192.0.2.1")
+    one = shared(several, 1)
+    second = await one.queue(asked(one, 2, "192.0.2.2", node=1))
+    if len(several) == 1:
+        assert second == Reply(503), "in memory"
+    else:
+        assert isinstance(second, Queued)
+        assert await one.queue(asked(one, 3, "192.0.2.3", node=1)) == Reply(503)
 
 
 @pytest.mark.rule("TOK-05")

@@ -22,7 +22,6 @@ from s2connect.model.url import BaseUrl
 from s2connect.store.base import (
     GONE,
     MAX_REFUSED_SERVERS,
-    MAX_TOMBSTONES,
     Pairing,
     PairKey,
     Pin,
@@ -57,6 +56,9 @@ READ_RECORD = f"""
     SELECT pairing.*, EXISTS (SELECT FROM tombstone WHERE {PAIR}) AS unpaired
     FROM (SELECT) AS always LEFT JOIN pairing ON {PAIR}
 """  # noqa: S608 - constants
+
+MAX_TOMBSTONES = 200_000
+"""Tombstones of all instances, in some 30 MB; to find the oldest takes some 20 ms of an unpairing."""
 
 FORGET_TOMBSTONES = """
     DELETE FROM tombstone
