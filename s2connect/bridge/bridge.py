@@ -156,9 +156,10 @@ class Bridge:
             StorageError: The home cannot be used, or another process has it.
         """
         settings = await asyncio.to_thread(prepare_home, config)
-        nodes = any(_is_node(route) for route in config.routes)
+        # With a database it is an instance, whatever its routes are.
+        serves = settings.store is not None or any(_is_node(route) for route in config.routes)
         async with Endpoint.open(
-            config.home, config=settings, serve=nodes, listen=False, addresses=addresses
+            config.home, config=settings, serve=serves, listen=False, addresses=addresses
         ) as endpoint:
             identity = await provided_identity(config, endpoint)
             check_names(config, identity)

@@ -50,6 +50,11 @@ UNUSED_BROKER: Final = (
     f'["{MQTT}", "WebSocket"]'
 )
 
+OWN_CLIENT_IDS: Final = (
+    "client_id is missing: with store each instance has an MQTT client id of its own, so only a program that opens its "
+    "sessions itself finds all of them"
+)
+
 NO_TLS: Final = "anybody on the way can read along and give commands"
 
 MIN_PASSWORD: Final = 16
@@ -73,6 +78,10 @@ def check(problems: Problems, sections: Mapping[Place, BaseModel]) -> None:
     # Static sessions share the topics of a broker: no two of them may have the same two sides.
     static = ((place, device.id) for place, device in sections.items() if isinstance(device, MqttDevice))
     _distinct(problems, "another device at the broker has this id", static)
+    if any(isinstance(section, EndpointSection) and section.store is not None for section in sections.values()):
+        for place, section in sections.items():
+            if isinstance(section, MqttPeer) and section.client_id is None:
+                problems.add(place, OWN_CLIENT_IDS)
     if not uses_broker(sections.values()):
         for place in (place for place, section in sections.items() if isinstance(section, MqttSettings)):
             problems.add(place, UNUSED_BROKER, fatal=False)

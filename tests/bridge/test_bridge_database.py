@@ -117,3 +117,14 @@ def test_mistakes_are_named_with_their_lines(directory: Path, lines: str, told: 
     with pytest.raises(BridgeFileError) as refused:
         load(made)
     assert told in "\n".join(map(str, refused.value.problems)), refused.value.problems
+
+
+def test_static_mqtt_with_several_instances_needs_a_peer_that_opens_its_sessions(directory: Path) -> None:
+    made = file(directory, "home", 'store = "postgresql://db/s2"\n[mqtt]\nurl = "mqtts://broker.example"\n')
+    peer = 'type = "mqtt"\nid = "0d4c9a1e-3f7b-4a1e-8c55-9b9f3f0e7c12"\nprotection = "plain"\n'
+    text = made.read_text().replace('[route.manager]\ntype = "s2-connect"\n', f"[route.manager]\n{peer}")
+    made.write_text(text)
+    with pytest.raises(BridgeFileError, match="client_id is missing: with store each instance"):
+        load(made)
+    made.write_text(f'{text}client_id = "program"\n')
+    load(made)
