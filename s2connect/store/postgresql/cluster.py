@@ -40,9 +40,10 @@ _DEAD_OWNERS: Final = f"""
 """  # noqa: S608 - constants
 """Goes through the index from one owner to the next, and counts only what belongs to dead ones."""
 
+# Later, it is a link of a bridge that a peer has to take, whose row stays.
 _LEASES: Final = """
     SELECT owner, count(*) FILTER (WHERE until > clock_timestamp()) AS held,
-        count(*) FILTER (WHERE until <= clock_timestamp()) AS over
+        count(*) FILTER (WHERE until <= clock_timestamp() AND until > clock_timestamp() - interval '2 minutes') AS over
     FROM link GROUP BY owner ORDER BY owner
 """
 
