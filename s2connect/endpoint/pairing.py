@@ -251,6 +251,7 @@ class PairingManager:
             proxy=self._state.proxies.towards(url.host),
             server_node=server_node,
             force=force,
+            wall_time=self._state.wall_time,
         )
 
     async def announce(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,7 +140,7 @@ class Pairings:
         if key in self._under_way:
             return True
         made = [p.paired_at for p in await self._state.store.pairings_of(key) if not p.confirmed]
-        return any(abs(time.time() - paired_at) < AGREEMENT for paired_at in made)
+        return any(abs(self._state.wall_time() - paired_at) < AGREEMENT for paired_at in made)
 
     def gives_way(self, pairing: Pairing) -> bool:
         return self._waiting[pairing.key] > 0 or pairing.key in self._refused
@@ -224,7 +223,7 @@ class Pairings:
             return True
         if self.ownership is None or pairing.confirmed or self._made_here.get(pairing.key) == pairing.paired_at:
             return False
-        return time.time() - pairing.paired_at < FOREIGN_ATTEMPT  # at another instance
+        return self._state.wall_time() - pairing.paired_at < FOREIGN_ATTEMPT  # at another instance
 
     def _pair_lock(self, key: PairKey) -> asyncio.Lock:
         """Return the lock of a pair: ends of attempts must not overlap, so that both sides keep the same last one."""
@@ -285,7 +284,7 @@ class Pairings:
 
     async def _drop_if_nobody_comes(self, pairing: Pairing) -> None:
         """As communication server: drop an unconfirmed pairing unless its token comes within 15 s (PAIRC-06)."""
-        left = UNCONFIRMED_LIFETIME - (time.time() - pairing.paired_at)
+        left = UNCONFIRMED_LIFETIME - (self._state.wall_time() - pairing.paired_at)
         await asyncio.sleep(min(max(0.0, left), UNCONFIRMED_LIFETIME))  # the clock may have been set meanwhile
         await self.drop(pairing)
 
@@ -297,7 +296,7 @@ class Pairings:
         for pairing in await self._state.store.pairings(role=CommunicationRole.SERVER, confirmed=False):
             if self.ownership is None:
                 self._wait_for_proof(pairing)
-            elif not self.is_under_way(pairing) and time.time() - pairing.paired_at > FOREIGN_ATTEMPT:
+            elif not self.is_under_way(pairing) and self._state.wall_time() - pairing.paired_at > FOREIGN_ATTEMPT:
                 await self.drop(pairing)
 
     # Unpairing

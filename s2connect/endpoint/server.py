@@ -93,10 +93,11 @@ class Server(HttpsServer):
             binding=binding,
             ready=lambda: state.ready,
             on_failed=pairing.attempt_failed,
+            wall_time=state.wall_time,
         )
         self._pairing.mount(self, PAIRING_PATH)
         session = SessionService(
-            pairings.shared, lambda: state.local, state.store, pairings, transports, state.supervisor
+            pairings.shared, lambda: state.local, state.store, pairings, transports, state.supervisor, state.wall_time
         )
         session.mount(self, SESSION_PATH)
         if pairings.offers is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -48,6 +49,9 @@ class SharedState(Protocol):
         supervisor: Supervisor,
     ) -> SharedOfferingSessions:
         """Return pending tokens and offers; ``websocket_url`` returns where their connections come."""
+
+    def wall_time(self) -> float:
+        """Return the seconds since the epoch, by the clock that all instances have in common."""
 
     async def accept_token(self, pairing: Pairing, token: AccessToken) -> None:
         """As communication client: forget the tokens before one that the server has accepted; later ones stay.
@@ -178,6 +182,10 @@ class EndpointState:
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor("s2connect", FailureLog(lambda f: self.events.publish(TaskFailed(**vars(f)))))
+
+    def wall_time(self) -> float:
+        """Return the seconds since the epoch: where there are several instances, by a clock that they share."""
+        return time.time() if self.shared is None else self.shared.wall_time()
 
     def notice(self, kind: str, sentence: str) -> None:
         """Publish a notice for an operator."""

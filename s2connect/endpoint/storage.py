@@ -129,6 +129,7 @@ async def _open_database(stack: contextlib.AsyncExitStack, config: EndpointConfi
     await store.database.read("read", lambda connection: check_key(connection, sealer, store.database.shown))
     nodes = SharedNodes(NodeRows(store.database))
     shared = PostgresqlShared(store.database, sealer)
+    await shared.read_clock()
     vault = PostgresqlVault(url, keys)
     stack.callback(vault.close)
     presence = Presence(store.database, name, version=version("s2connect"))

@@ -153,11 +153,13 @@ async def pair(
     server_node: NodeId | None = None,
     force: bool = False,
     timings: PairingTimings = DEFAULT_TIMINGS,
+    wall_time: Callable[[], float] = time.time,
 ) -> Pairing:
     """Pair one of our nodes as pairing client with the server at ``url``; return the pairing, which is durable then.
 
     The arguments are those of :func:`authenticate` and of ``PairingClientAttempt``. Cancelled, the attempt fails at the
-    server by its own deadline; before the last step nothing is kept here.
+    server by its own deadline; before the last step nothing is kept here. ``wall_time`` gives the seconds since the
+    epoch.
 
     Raises:
         NetworkError: Not reachable, too slow, busy.
@@ -179,14 +181,14 @@ async def pair(
         endpoint, node, code, proof, entropy, session_url, ca_fingerprint, server_node, force
     )
     try:
-        return await _pair(attempt, url, destination, pairings, timings)
+        return await _pair(attempt, url, destination, pairings, timings, wall_time)
     except (PairingRefused, PeerBusy, ProtocolViolation) as error:
         plain = node.standard_only()
         if plain == node or not stumbled_over_protocol(error):
             raise
         _log.info("%s may not support every protocol name of ours; asking with the standard's alone", url.host)
     again = replace(attempt, node=plain, entropy=os.urandom(CLIENT_ENTROPY))
-    return await _pair(again, url, destination, pairings, timings)
+    return await _pair(again, url, destination, pairings, timings, wall_time)
 
 
 async def _pair(
@@ -195,9 +197,10 @@ async def _pair(
     destination: Destination,
     pairings: DurablePairings,
     timings: PairingTimings,
+    wall_time: Callable[[], float],
 ) -> Pairing:
     async with HttpsClient(destination) as http:
-        run = _Run(attempt, http, url, timings)
+        run = _Run(attempt, http, url, timings, wall_time)
         try:
             agreed = await run.agree()
             await pairings.hold(agreed.pairing, agreed.token)
@@ -263,6 +266,7 @@ class _Run:
     _http: HttpsClient
     _url: BaseUrl
     _timings: PairingTimings
+    _wall_time: Callable[[], float]
     _version: str = ""
 
     async def agree(self) -> Agreed:
@@ -284,7 +288,7 @@ class _Run:
             if isinstance(error, S2ConnectError):
                 raise
             raise PairingExpired("The pairing attempt took longer than 15 seconds.") from error
-        return self._attempt.on_details(reply.status, reply.body, now=loop.time(), wall_time=time.time())
+        return self._attempt.on_details(reply.status, reply.body, now=loop.time(), wall_time=self._wall_time())
 
     async def finalize(self, agreed: Agreed, *, gives_way: Callable[[], bool]) -> None:
         """Go the last step, and repeat it while its answer is lost and there is time."""

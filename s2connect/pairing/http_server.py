@@ -43,16 +43,19 @@ class PairingService:
         binding: Callable[[web.Request], bytes],
         ready: Callable[[], bool],
         on_failed: Callable[[PairingServerEvent], None],
+        wall_time: Callable[[], float] = time.time,
     ) -> None:
         """Serve the attempts of ``shared``; ``binding`` gives F or D of HMAC-02 for the connection of a request.
 
-        ``on_failed`` is called with attempts that ended without a pairing, and with attacks.
+        ``on_failed`` is called with attempts that ended without a pairing, and with attacks. ``wall_time`` gives the
+        seconds since the epoch.
         """
         self._shared = shared
         self._core = core = shared.core
         self._pairings = pairings
         self._supervisor = supervisor
         self._binding = binding
+        self._wall_time = wall_time
         self._ready = ready
         self._driver = Driver(core, on_failed, lambda now: core.expire(now=now))
         self._closing = asyncio.Event()
@@ -144,7 +147,7 @@ class PairingService:
         lock = self._locks.setdefault(attempt_id, asyncio.Lock())
         # The time is that of the arrival: the lock may take longer than the attempt has left.
         async with self._shared.attempt(attempt_id) as (core, now), lock:
-            decision = core.finalize(attempt_id, body, now=now, wall_time=time.time())
+            decision = core.finalize(attempt_id, body, now=now, wall_time=self._wall_time())
             return await self._commit(core, decision) if isinstance(decision, Commit) else decision
 
     async def _commit(self, core: PairingServer, commit: Commit) -> Reply:

@@ -99,6 +99,7 @@ class SessionService:
     _manager: SessionManager
     _transports: Mapping[str, Transport]
     _supervisor: Supervisor
+    _wall_time: Callable[[], float] = time.time
 
     def mount(self, server: HttpsServer, base_path: str) -> None:
         """Add the routes under a base path that ends with a slash (VER-03)."""
@@ -147,7 +148,8 @@ class SessionService:
         while True:
             record = await self._store.record(key_of(message))
             token = bearer(request, AccessToken)
-            decision = SessionServer.initiate(endpoint, message, token, record, wall_time=time.time(), offered=offered)
+            now = self._wall_time()
+            decision = SessionServer.initiate(endpoint, message, token, record, wall_time=now, offered=offered)
             if not isinstance(decision, Accepted):
                 if decision is UNAUTHORIZED and (pairing := with_unknown_token(record, token)) is not None:
                     self._manager.token_unknown(pairing)
@@ -200,7 +202,7 @@ class SessionService:
             key = decision.pairing.key
             info = ConnectionInfo(decision.protocol, key.local, key.remote, decision.s2_version, request.remote or "")
             try:
-                details = await self._shared.activate(decision, info, time.time())
+                details = await self._shared.activate(decision, info, self._wall_time())
             except NotPaired:
                 return answer(UNAUTHORIZED.status)
             if details is None:
@@ -275,7 +277,7 @@ class SessionService:
             self._log_malformed(request, message)
             return answer(message.status)
         key = key_of(message)
-        pairing = authorised(await self._store.record(key), bearer(request, AccessToken), wall_time=time.time())
+        pairing = authorised(await self._store.record(key), bearer(request, AccessToken), wall_time=self._wall_time())
         if pairing is None or key.local not in self._endpoint().nodes:
             return answer(UNAUTHORIZED.status)
         bearer_proved()

@@ -13,6 +13,7 @@ from uuid import UUID
 from s2connect.model.common import NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.session.ownership import LINK_LEASE, Claim, LinkCounts, LinkRow, SessionRow
+from s2connect.shared.clock import DatabaseClock
 from s2connect.store.base import Pairing, PairKey
 from s2connect.store.postgresql.database import Connection, Database, Row
 from s2connect.store.postgresql.instances import ALIVE
@@ -115,11 +116,13 @@ class PostgresqlOwners:
     Args:
         database: The database.
         instance: Name of this instance.
+        clock: Clock of the database, which each probe reads.
     """
 
-    def __init__(self, database: Database, instance: str) -> None:
+    def __init__(self, database: Database, instance: str, clock: DatabaseClock) -> None:
         self.instance = instance
         self._database = database
+        self._clock = clock
 
     async def listen(self, on_hint: Callable[[str], None], on_connected: Callable[[], None]) -> None:
         """Call ``on_hint`` with the hints of other instances until cancelled. See :func:`listen`."""
@@ -131,12 +134,8 @@ class PostgresqlOwners:
         return self._database.confirms
 
     async def probe(self) -> None:
-        """Raise StorageUnavailable if the database does not answer."""
-
-        async def look(connection: Connection) -> None:
-            await connection.execute("SELECT 1")
-
-        await self._database.read("reach", look)
+        """Raise StorageUnavailable if the database does not answer; note what time it has."""
+        await self._clock.read(self._database)
 
     # Sessions
 

@@ -13,6 +13,7 @@ from s2connect.model.secret import AccessToken
 from s2connect.model.url import WebSocketUrl
 from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.server_core import PairingServer
+from s2connect.shared.clock import DatabaseClock
 from s2connect.shared.ownership import PostgresqlOwners
 from s2connect.shared.pairing import PostgresqlPairing, StaticToken
 from s2connect.shared.sessions import PostgresqlSessions
@@ -40,6 +41,7 @@ class PostgresqlShared:
         self._database = database
         self._sealer = sealer
         self._rows = PairingRows(sealer, database.shown)
+        self._clock = DatabaseClock()
 
     def pairing(
         self,
@@ -66,13 +68,21 @@ class PostgresqlShared:
         supervisor.keep(lambda: _keep_swept(shared.sweep), "shared-sweep")
         return shared
 
+    def wall_time(self) -> float:
+        """Return the time of the database, in seconds since the epoch."""
+        return self._clock.time()
+
+    async def read_clock(self) -> None:
+        """Ask the database for its time. Raises StorageUnavailable."""
+        await self._clock.read(self._database)
+
     async def accept_token(self, pairing: Pairing, token: AccessToken) -> None:
         """As communication client: forget the tokens before one that the server has accepted."""
         await self._database.run("write", lambda within: self._rows.accept_token(within, pairing, token))
 
     def owners(self) -> PostgresqlOwners:
         """Return the owners of sessions and links."""
-        return PostgresqlOwners(self._database, self._database.instance)
+        return PostgresqlOwners(self._database, self._database.instance, self._clock)
 
 
 async def _keep_swept(sweep: Callable[[], Awaitable[None]]) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import random
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -244,7 +245,7 @@ class Side:
             ca_fingerprint=CA,
         )
         return await pairing_client._pair(
-            attempt, other.pairing_url, Destination(PKI), self.pairings, pairing_client.DEFAULT_TIMINGS
+            attempt, other.pairing_url, Destination(PKI), self.pairings, pairing_client.DEFAULT_TIMINGS, time.time
         )
 
     async def unpair(self, other: Side) -> Pairing:

@@ -25,6 +25,7 @@ from s2connect.pairing import server_core as pairing_core
 from s2connect.pairing.code import PairingToken
 from s2connect.session import server_core as session_core
 from s2connect.session.ownership import Claim, Standing, standing
+from s2connect.shared.clock import DatabaseClock
 from s2connect.shared.ownership import PostgresqlOwners
 from s2connect.store.postgresql import database, transaction
 from s2connect.store.postgresql.store import PostgresqlStore
@@ -172,7 +173,7 @@ async def go_on(url: str, told: list[Any]) -> str:
                 await device.begin_session_anew(one)
             (pairing,) = await one.store.pairings()
             if device.claim is not None:
-                rows = await PostgresqlOwners(one.store.database, "i0").rows([pairing.key])
+                rows = await PostgresqlOwners(one.store.database, "i0", DatabaseClock()).rows([pairing.key])
                 assert standing(device.claim, rows[pairing.key]) is Standing.VALID, "the session has another owner"
             (status,) = (await one.pairing.code_statuses([one.state.local.nodes[NODES[0]]])).values()
             assert not status.code, "the code is not spent"

@@ -134,9 +134,16 @@ class Instance:
             binding=lambda _: BINDING,
             ready=lambda: True,
             on_failed=self.pairing.attempt_failed,
+            wall_time=self.state.wall_time,
         )
         session = SessionService(
-            self.pairings.shared, lambda: own, store, self.pairings, {WEBSOCKET: websocket}, self.state.supervisor
+            self.pairings.shared,
+            lambda: own,
+            store,
+            self.pairings,
+            {WEBSOCKET: websocket},
+            self.state.supervisor,
+            self.state.wall_time,
         )
         self.websocket = websocket
         if self.pairings.offers is not None:

@@ -305,11 +305,13 @@ class Presence:
         return row is not None
 
     def _compare_clocks(self, ahead: float) -> None:
-        """Report once that our clock and that of the database differ: what is young for one is old for the other."""
+        """Report once that our clock and that of the database differ, by which all instances go."""
         differs = abs(ahead) > MAX_DIFFERENCE
         if differs and not self._clock_differs:
             how = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of the database"
-            _log.error("The clock of this machine is %s: pairings may fail meanwhile. Set both by NTP.", how)
+            _log.error(
+                "The clock of this machine is %s: what is logged and shown here has other times. Set both by NTP.", how
+            )
         self._clock_differs = differs
 
 
