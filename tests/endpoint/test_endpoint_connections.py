@@ -326,7 +326,7 @@ async def test_an_access_token_of_five_years_counts_as_unknown_and_a_session_ren
     issued_at, years = time.time(), 365 * 86_400
     await cem._state.store.activate_token(pairing, token_digest(token), issued_at)
     clock = [issued_at + 5.1 * years]
-    monkeypatch.setattr("s2connect.session.http_server.time", SimpleNamespace(time=lambda: clock[0]))
+    monkeypatch.setattr("s2connect.endpoint.state.time", SimpleNamespace(time=lambda: clock[0]))
     seen = rm.events()
     monkeypatch.setattr(backoff, "REFUSED_DELAY", 0.2)
     manager, device = applications(cem), applications(rm)
