@@ -77,12 +77,12 @@ async def test_the_sweep_goes_on_after_an_error(
 
 async def test_of_very_much_that_is_over_a_sweep_forgets_some(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "SWEPT_AT_ONCE", 10)
+    monkeypatch.setattr(shared_state, "SWEEP_EVERY", 1e6)
 
     def left() -> int:
         return int(run(postgresql, "SELECT count(*) FROM pending_token")[0][0])
 
     async with instances(postgresql) as (one,):
-        monkeypatch.setattr(shared_state, "SWEEP_EVERY", 1e6)
         run(
             postgresql,
             "INSERT INTO pending_token (digest, local, remote, paired_at, protocol, s2_version, expires)"

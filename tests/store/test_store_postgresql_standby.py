@@ -126,3 +126,44 @@ async def test_an_error_of_this_program_does_not_end_the_trying(
             await until(lambda: store.database.failures.counts["database-confirmation"])
         confirm(postgresql_cluster)
         await until(lambda: store.database.confirms)
+
+
+@pytest.mark.long
+@pytest.mark.rule("SES-03")
+async def test_what_was_lost_with_a_primary_is_not_taken_for_the_transaction_that_has_its_number_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The promoted standby gives the numbers again that it has never heard of."""
+    for patience in ("COMMIT_S", "ANSWER_S", "OPERATION_S"):
+        monkeypatch.setattr(module, patience, 40.0)
+    primary = await asyncio.to_thread(Cluster)
+    clusters = [primary]
+    try:
+        await asyncio.to_thread(primary.make_template)
+        name = primary.new_database().partition("@/")[2].partition("?")[0]
+        clusters.append(standby := await asyncio.to_thread(primary.standby))
+        url = f"postgresql://postgres@/{name}?host={primary.directory},{standby.directory}"
+        async with within(60):
+            store = await PostgresqlStore.open(url, STORE_KEYS)
+            await store.save_pairing(pairing(1, SERVER), token("a"))
+            await asyncio.to_thread(standby.stop)
+            activation = asyncio.create_task(store.activate_token(pairing(1, SERVER), token_digest(token("b")), 1e9))
+            urls = [f"https://lost{number}.example/" for number in range(3)]
+            others = [asyncio.create_task(store.database.run("write", partial(add, url=url))) for url in urls]
+            while primary.sql(WAITING)[0][0] < 4:
+                await asyncio.sleep(0.02)
+            await asyncio.to_thread(primary.stop)
+            await asyncio.to_thread(standby.start)
+            await asyncio.to_thread(standby.promote)
+            for number in range(20):
+                standby.sql(f"INSERT INTO refused_server (url) VALUES ('https://{number}.example/')", name)
+            done = await asyncio.gather(activation, *others, return_exceptions=True)
+            confirmed = (await store.record(pairing(1).key)).confirmed
+            assert confirmed is not None
+            assert (confirmed[1] == token_digest(token("b"))) is (done[0] is None), done
+            there = await store.refused_servers()
+            assert [one in there for one in urls] == [one is None for one in done[1:]], done
+            await store.close()
+    finally:
+        for cluster in clusters:
+            await asyncio.to_thread(cluster.close)

@@ -25,6 +25,8 @@ async def between(postgresql: str) -> AsyncIterator[Wire]:
 @pytest.fixture
 async def database(between: Wire) -> AsyncIterator[Database]:
     opened = await Database.open(between.through)
+    await urls(opened)  # with the connection that they go on with
+    between.trips()
     yield opened
     await opened.close()
 

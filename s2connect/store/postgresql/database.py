@@ -9,9 +9,14 @@ A COMMIT whose answer is lost
 -----------------------------
 Each transaction knows its number. Where the connection is cut in a COMMIT, the number is looked up: committed, aborted,
 or still under way. The lookup commits something itself, so that with synchronous replication a "committed" is on the
-standby, too. Only where the database stays away does the caller not know; then it may repeat the operation. A COMMIT
-is never cancelled: PostgreSQL would answer it as done although the standby does not have it. Nor is a statement that is
-a transaction of its own, for the same reason. See :mod:`~s2connect.store.postgresql.confirming` for what follows.
+standby, too. After a crash or a failover it says nothing: numbers of which the log has no trace are given again, and a
+"committed" may be that of another transaction. So each connection knows its epoch, the row of a table that PostgreSQL
+empties then. Where the epoch is another one, or the database stays away, the caller does not know, and may repeat the
+operation.
+
+A COMMIT is never cancelled: PostgreSQL would answer it as done although the standby does not have it. Nor is a
+statement that is a transaction of its own, for the same reason. What follows: see
+:mod:`~s2connect.store.postgresql.confirming`.
 """
 
 from __future__ import annotations
@@ -33,7 +38,14 @@ from s2connect.store.postgresql.address import check_url, shown
 from s2connect.store.postgresql.confirming import EMPTY_RECORD, Confirmation
 from s2connect.store.postgresql.failures import TRANSIENT, is_lost, unavailable
 from s2connect.store.postgresql.pool import Pool, Row
-from s2connect.store.postgresql.schema import APPLICATION, MIGRATION_LOCK, MIGRATIONS, READ_TABLES
+from s2connect.store.postgresql.schema import (
+    APPLICATION,
+    BEGIN_EPOCH,
+    MIGRATION_LOCK,
+    MIGRATIONS,
+    READ_EPOCH,
+    READ_TABLES,
+)
 from s2connect.store.postgresql.transaction import (
     BEGIN,
     COMMIT,
@@ -95,7 +107,7 @@ class Database:
         self.failures = FailureLog()
         self._tasks = Supervisor("s2connect", self.failures)
         self._closed = False
-        self._pool = Pool(url, lambda: pool.Connection.connect(**self._parameters), size)
+        self._pool = Pool(url, self._connect, size)
         self._confirmation = Confirmation(url, self.connect, self._tasks)
 
     @classmethod
@@ -134,6 +146,20 @@ class Database:
             return await pool.Connection.connect(**self._parameters)
         except psycopg.Error as error:
             raise unavailable(doing, self.url, error) from None
+
+    async def _connect(self) -> pool.Connection:
+        """Return a connection for the pool. Raises psycopg.Error."""
+        connection = await pool.Connection.connect(**self._parameters)
+        try:
+            *_, found = await together(connection, [(BEGIN_EPOCH, None), (READ_EPOCH, None)])
+            row = await found.fetchone()
+        except errors.InsufficientPrivilege:
+            return connection  # of someone who may only look, and has nothing to commit
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+        connection.epoch = "" if row is None else str(row["id"])
+        return connection
 
     async def _check_tables(self) -> None:
         """Compare the tables with those that this program knows, while no migration is under way."""
@@ -394,12 +420,13 @@ class Database:
         finally:
             late.cancel()
             await self._pool.give(connection)
-        await self._settle(transaction.number)
+        await self._settle(transaction.number, connection.epoch)
 
-    async def _settle(self, number: str | None) -> None:
+    async def _settle(self, number: str | None, epoch: str) -> None:
         """Find out how a transaction ended whose COMMIT got no answer. Return where it is durable.
 
-        One that waits for a standby is not waited for again.
+        One that waits for a standby is not waited for again. In another epoch the number may be that of another
+        transaction; only one that was rolled back is told then: had this one been kept, no other had its number.
 
         Raises:
             OperationalError: It was rolled back.
@@ -409,13 +436,16 @@ class Database:
             f"The connection to {self.shown} was lost in a commit, and whether it happened is not known.",
             hint="It is safe to do the same again.",
         )
-        if not number:
+        if not number or not epoch:
             raise unknown
         clock = asyncio.get_running_loop().time
         until = clock() + ON_ITS_WAY_S
         try:
             async with asyncio.timeout(COMMIT_S):
-                while (status := await self._status(number)) != "committed":
+                while (found := await self._status(number)) != ("committed", epoch):
+                    status, _ = found
+                    if status == "committed":  # in another epoch
+                        raise unknown
                     if status == "aborted":
                         raise psycopg.OperationalError("the transaction was rolled back")
                     if status == "in progress" and self._confirmation.is_missing and clock() > until:
@@ -425,12 +455,15 @@ class Database:
             raise unknown from None
         self._confirmation.confirmed()
 
-    async def _status(self, number: str) -> str:
-        """Return how a transaction stands, once this is as durable as a commit is; "" where it cannot be seen now."""
+    async def _status(self, number: str) -> tuple[str, str]:
+        """Return how a transaction stands, once this is as durable as a commit is, and the epoch that says so.
+
+        Both are empty where it cannot be seen now.
+        """
         try:
             connection = await self._pool.take()
         except StorageUnavailable:
-            return ""
+            return "", ""
         try:
             cursor = await connection.execute(
                 f"SELECT status, CASE status WHEN 'committed' THEN {EMPTY_RECORD} END"  # noqa: S608 - constants
@@ -439,10 +472,10 @@ class Database:
             )
             row = await cursor.fetchone()
         except psycopg.Error:
-            return ""
+            return "", ""
         finally:
             await self._pool.give(connection)
-        return str(row["status"]) if row is not None else ""
+        return ("", "") if row is None else (str(row["status"]), connection.epoch)
 
     def _give_up(self, connection: pool.Connection) -> None:
         """Stop waiting for the answer of a transaction that may be committed already."""

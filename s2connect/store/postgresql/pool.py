@@ -24,7 +24,17 @@ from s2connect.store.postgresql.address import shown
 from s2connect.store.postgresql.failures import unavailable
 
 Row = dict[str, Any]
-Connection = AsyncConnection[Row]
+
+
+class Connection(AsyncConnection[Row]):
+    """Connection to the database.
+
+    Attributes:
+        epoch: Time without a crash or failover of the database that it belongs to; empty outside of the pool.
+    """
+
+    epoch: str = ""
+
 
 MAX_WAITING: Final = 1000
 """Callers that may wait for a connection; more are refused at once."""

@@ -27,6 +27,10 @@ FIRST_ROW = "INSERT INTO s2connect_schema SELECT 0, 0 WHERE NOT EXISTS (SELECT F
 READ_TABLES = "SELECT expanded, contracted, copied_from, moved_to FROM s2connect_schema"
 WRITE_TABLES = "UPDATE s2connect_schema SET expanded = %s, contracted = %s"
 
+BEGIN_EPOCH = "INSERT INTO epoch VALUES (gen_random_uuid()) ON CONFLICT DO NOTHING"
+READ_EPOCH = "SELECT id::text FROM epoch"
+"""Name the time without a crash or failover: the table is empty after either."""
+
 MIGRATION_LOCK = 0x5332_434F_4E4E_4543
 """Advisory lock: exclusive for a migration, shared while an instance checks whether it may use the database."""
 
@@ -245,5 +249,20 @@ _UNCONFIRMED = Migration(
     expand=("CREATE INDEX pairing_unconfirmed ON pairing (sequence) WHERE NOT confirmed",),
 )
 
-MIGRATIONS: Sequence[Migration] = (_STORE, _SHARED, _LINKS, _HOLDERS, _HOSTS, _KEY_CHECK, _BRIDGES, _UNCONFIRMED)
+_EPOCH = Migration(
+    # One row. UNLOGGED, so that it is gone where PostgreSQL may give numbers of transactions again.
+    expand=("CREATE UNLOGGED TABLE epoch (id uuid NOT NULL, single boolean PRIMARY KEY DEFAULT true CHECK (single))",),
+)
+
+MIGRATIONS: Sequence[Migration] = (
+    _STORE,
+    _SHARED,
+    _LINKS,
+    _HOLDERS,
+    _HOSTS,
+    _KEY_CHECK,
+    _BRIDGES,
+    _UNCONFIRMED,
+    _EPOCH,
+)
 """All migrations of this program, oldest first. What has been released is never changed."""
