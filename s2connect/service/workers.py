@@ -179,12 +179,12 @@ class Worker:
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
             process.stdin.write(as_line({**value, "id": number}) + b"\n")
-            await process.stdin.drain()
-            result = await waiting
-        except (ConnectionError, asyncio.CancelledError):
-            if not waiting.cancelled():
-                raise
-            raise Failure(NO_SERVICE, f"The worker {self.name} ended before it answered.", "Try again.") from None
+            with contextlib.suppress(ConnectionError):
+                await process.stdin.drain()
+                await asyncio.wait([waiting])  # which leaves it as it is where the caller is cancelled
+            if waiting.cancelled() or not waiting.done():
+                raise Failure(NO_SERVICE, f"The worker {self.name} ended before it answered.", "Try again.")
+            result = waiting.result()
         finally:
             self._waiting.pop(number, None)
         if result.get("ok") is not True:

@@ -7,8 +7,11 @@ import json
 import sys
 from typing import Any
 
+import pytest
+
 from s2connect.service import events
 from s2connect.service.events import Sink
+from s2connect.service.failures import Failure
 from s2connect.service.merging import merged_status
 from s2connect.service.serve import Process
 from s2connect.service.signals import Stop
@@ -99,3 +102,56 @@ def test_a_worker_that_answers_knows_its_sessions_better_than_the_database() -> 
         "c": (False, None),
         "d": (True, "other"),
     }
+
+
+def _deaf() -> list[str]:
+    """A worker that answers nothing."""
+    return [sys.executable, "-c", f"print({READY!r}, flush=True)\nimport sys\nsys.stdin.read()"]
+
+
+async def test_whoever_asks_a_worker_and_is_cancelled_ends_at_once() -> None:
+    one = _Machine()
+    async with within(30), one.supervisor:
+        one.begin(_deaf())
+        await until(one.workers.first.is_set)
+        (worker,) = one.workers.workers
+        asking = asyncio.create_task(worker.ask({"command": "status"}))
+        await until(lambda: bool(worker._waiting))
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+        await one.workers.close()
+
+
+async def test_a_worker_that_ends_before_it_answers_is_named() -> None:
+    one = _Machine()
+    async with within(30), one.supervisor:
+        one.begin(_deaf())
+        await until(one.workers.first.is_set)
+        (worker,) = one.workers.workers
+        asking = asyncio.create_task(worker.ask({"command": "status"}))
+        await until(lambda: bool(worker._waiting))
+        assert worker.process is not None
+        worker.process.kill()
+        with pytest.raises(Failure, match="box-1 ended before it answered"):
+            await asking
+        await one.workers.close()
+
+
+async def test_a_worker_whose_input_is_closed_counts_as_ended() -> None:
+    one = _Machine()
+    async with within(30), one.supervisor:
+        one.begin(_deaf())
+        await until(one.workers.first.is_set)
+        (worker,) = one.workers.workers
+        process = worker.process
+        assert process is not None
+        assert process.stdin is not None
+
+        async def drain() -> None:
+            raise ConnectionResetError("Connection lost")
+
+        process.stdin.drain = drain  # type: ignore[method-assign]  # it has ended, and this process does not know yet
+        with pytest.raises(Failure, match="box-1 ended before it answered"):
+            await worker.ask({"command": "status"})
+        await one.workers.close()
