@@ -23,7 +23,7 @@ from s2connect.session.answers import PermanentRefusals
 from s2connect.session.observers import Observer
 from s2connect.session.ownership import Claim
 from s2connect.session.reading import DeliveryGuard
-from s2connect.session.server_core import UNKNOWN_TOKEN_INTERVAL, unknown_token_sentence
+from s2connect.session.server_core import UNKNOWN_TOKEN_GRACE, UNKNOWN_TOKEN_INTERVAL, unknown_token_sentence
 from s2connect.session.session import Answerer, Session, SessionEnd
 from s2connect.store.base import Pairing, PairKey
 from s2connect.transports.backoff import BASE_DELAY
@@ -174,6 +174,7 @@ class ConnectionManager:
         self.reconnects = 0  # number of connections with a peer after the first one
         self.history: dict[NodeId, PeerHistory] = {}
         self._reported: dict[NodeId, float] = {}  # unknown tokens, in seconds of the event loop
+        self._suspected: dict[NodeId, asyncio.Task[None]] = {}  # those that are reported soon
         self.on_session: Callable[[Session], None] | None = None
         self.keep_connected: Callable[[PairKey], Coroutine[Any, Any, None]]  # set by the connector
         self._state = state
@@ -315,8 +316,37 @@ class ConnectionManager:
             history.ended = datetime.now(UTC)
             history.end_reason = live.session.end_reason if live.session is not None else None
 
-    def token_unknown(self, pairing: Pairing) -> None:
-        """Note that a paired peer came with a token that is not known here, and report it once in a while."""
+    def token_unknown(self, pairing: Pairing, digest: bytes | None) -> None:
+        """Note that a paired peer came with a token that is not known here; that of its pairing has this digest.
+
+        It is reported unless the peer comes with the right one at once: where an answer was lost it has two, and tries
+        the older one first.
+        """
+        remote = pairing.key.remote
+        if remote not in self._suspected:
+            work = self._suspect(pairing, digest)
+            task = self._state.supervisor.spawn(work, "unknown-token", remote, expected=logging.DEBUG)
+            self._suspected[remote] = task
+            task.add_done_callback(lambda task: self._no_longer_suspected(remote, task))
+
+    def token_known(self, remote: NodeId) -> None:
+        """Note that a peer came with the token of its pairing."""
+        if (task := self._suspected.pop(remote, None)) is not None:
+            task.cancel()
+
+    def _no_longer_suspected(self, remote: NodeId, task: asyncio.Task[None]) -> None:
+        if self._suspected.get(remote) is task:
+            del self._suspected[remote]
+
+    async def _suspect(self, pairing: Pairing, digest: bytes | None) -> None:
+        await asyncio.sleep(UNKNOWN_TOKEN_GRACE)
+        confirmed = (await self._state.store.record(pairing.key)).confirmed
+        # It may have come with another one to another instance.
+        if confirmed is not None and confirmed[0].is_same(pairing) and confirmed[1] == digest:
+            self._report_unknown(pairing)
+
+    def _report_unknown(self, pairing: Pairing) -> None:
+        """Report an unknown token, once in a while."""
         remote, now = pairing.key.remote, asyncio.get_running_loop().time()
         history = self.history_of(remote)
         sentence = unknown_token_sentence(for_display(pairing.peer.title), connected_before=history.times_connected > 0)
@@ -329,6 +359,7 @@ class ConnectionManager:
         """Forget what was noted of a pairing."""
         self._refusals.pop(remote, None)
         self._reported.pop(remote, None)
+        self.token_known(remote)
         history = self.history_of(remote)
         history.unknown_token, history.error, history.sentence = None, "", ""
 

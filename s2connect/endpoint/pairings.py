@@ -436,8 +436,11 @@ class Pairings:
     def prepares(self) -> bool:
         return any(connections.prepares for connections in self._connections.values())
 
-    def token_unknown(self, pairing: Pairing) -> None:
-        self._connections[pairing.key.local].token_unknown(pairing)
+    def token_unknown(self, pairing: Pairing, digest: bytes | None) -> None:
+        self._connections[pairing.key.local].token_unknown(pairing, digest)
+
+    def token_known(self, pairing: Pairing) -> None:
+        self._connections[pairing.key.local].token_known(pairing.key.remote)
 
     def is_full(self, node: NodeId) -> bool:
         connections = self._connections.get(node)

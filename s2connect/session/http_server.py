@@ -67,8 +67,11 @@ class SessionManager(Protocol):
     def prepares(self) -> bool:
         """Return whether :meth:`admit` prepares sessions of any node."""
 
-    def token_unknown(self, pairing: Pairing) -> None:
-        """Note that a paired client presented a token that is not that of its pairing."""
+    def token_unknown(self, pairing: Pairing, digest: bytes | None) -> None:
+        """Note that a paired client presented a token that is not that of its pairing, which has this digest."""
+
+    def token_known(self, pairing: Pairing) -> None:
+        """Note that a client presented the token of its pairing."""
 
     def is_full(self, node: NodeId) -> bool:
         """Return whether the queue of sessions for a node's application is full; further ones are refused early."""
@@ -151,10 +154,11 @@ class SessionService:
             now = self._wall_time()
             decision = SessionServer.initiate(endpoint, message, token, record, wall_time=now, offered=offered)
             if not isinstance(decision, Accepted):
-                if decision is UNAUTHORIZED and (pairing := with_unknown_token(record, token)) is not None:
-                    self._manager.token_unknown(pairing)
+                if decision is UNAUTHORIZED and (known := with_unknown_token(record, token)) is not None:
+                    self._manager.token_unknown(*known)
                 return answer(decision.status, decision.body)
             bearer_proved()
+            self._manager.token_known(decision.pairing)
             try:
                 reply = await self._accept(endpoint, decision)
             except NotPaired:

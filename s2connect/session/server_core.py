@@ -39,6 +39,9 @@ ACCESS_TOKEN_LIFETIME = 5 * 365 * 86_400.0
 CLOCK_IS_SET_FROM = 1_735_689_600.0
 """Wall-clock seconds (1 January 2025) before which a clock was not set, and the age of a token is unknown."""
 
+UNKNOWN_TOKEN_GRACE = 2.0
+"""Seconds in which a peer that has two tokens, because an answer was lost, comes with the other one."""
+
 UNKNOWN_TOKEN_INTERVAL = 3600.0
 """Seconds in which an unknown token of one paired peer is reported once: whoever knows both ids can bring one."""
 
@@ -144,8 +147,10 @@ def authorised(record: Record, token: AccessToken | None, *, wall_time: float) -
     return None
 
 
-def with_unknown_token(record: Record, token: AccessToken | None) -> Pairing | None:
-    """Return the pairing that a request was about whose token is not its active one; None where there is none.
+def with_unknown_token(record: Record, token: AccessToken | None) -> tuple[Pairing, bytes | None] | None:
+    """Return the pairing that a request was about whose token is not its active one, and the digest of that.
+
+    None where there is none.
 
     A peer that is paired has the active token, unless its state or ours is an older copy, or two share one identity.
     """
@@ -153,7 +158,7 @@ def with_unknown_token(record: Record, token: AccessToken | None) -> Pairing | N
         return None
     pairing, digest = record.confirmed
     ours = pairing.communication_role is CommunicationRole.SERVER
-    return pairing if ours and not _same(digest, token) else None
+    return (pairing, digest) if ours and not _same(digest, token) else None
 
 
 def unknown_token_sentence(peer: str, *, connected_before: bool) -> str:

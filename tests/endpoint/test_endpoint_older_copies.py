@@ -21,6 +21,12 @@ from tests.waits import until, within
 PHRASE = Passphrase("correct horse battery")
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens that are not known are reported soon."""
+    monkeypatch.setattr("s2connect.endpoint.connections.UNKNOWN_TOKEN_GRACE", 0.3)
+
+
 @contextlib.asynccontextmanager
 async def running(home: Path) -> AsyncIterator[Endpoint]:
     """Run an endpoint whose application takes sessions and ignores what they bring."""
