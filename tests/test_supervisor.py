@@ -480,6 +480,7 @@ def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
 
 
 ELSEWHERE = {
+    "unknown-token": "endpoint/test_endpoint_shared_tokens.py",
     "worker": "instances/test_instances_workers.py",
     "announce": "instances/test_instances_tasks.py",
     "cluster": "endpoint/test_endpoint_postgresql.py",

@@ -71,3 +71,26 @@ async def test_the_older_of_two_tokens_is_no_sign_of_an_older_copy_where_the_new
     await until(lambda: not manager._suspected)
     seen.close()
     assert len([event async for event in seen if isinstance(event, TokenUnknown)]) == 1
+
+
+async def test_an_error_while_an_unknown_token_is_looked_at_is_reported_and_the_next_one_is_looked_at(
+    cem: Endpoint, rm: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s2connect.endpoint.connections.UNKNOWN_TOKEN_GRACE", 0.0)
+    server, device = cem.node(), rm.node()
+    await device.pair(cem.pairing_url, server.issue_pairing_code())
+    manager = server._connections
+    (pairing,) = await cem.pairings()
+    record = await cem._state.store.record(pairing.key)
+    assert record.confirmed is not None
+
+    async def fails(_: object) -> None:
+        raise RuntimeError("injected")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(cem._state.store, "record", fails)
+        manager.token_unknown(pairing, record.confirmed[1])
+        await until(lambda: bool(cem.supervisor.failures.counts["unknown-token"]))
+    assert not manager._suspected
+    manager.token_unknown(pairing, record.confirmed[1])
+    await until(lambda: manager.history_of(pairing.key.remote).trouble is not None)
