@@ -187,7 +187,7 @@ def test_a_status_is_written_with_null_members_and_read_again() -> None:
         '"endpoint":{"name":null,"deployment":"LAN","host":"h","pairing_url":null,"session_url":null,'
         '"advertised":null,"not_found":null,"certificate":{"own_ca":true,"ca":null,"leaf":null},"broker":null,"page":null},'
         f'"nodes":[{peer[:-1]},"code_state":"none","static_code":false,"alias":null}}],"pairings":[{{{NODE_TEXT},{PEER_TEXT},"peer_endpoint":{{"name":"E"}},'
-        f'"communication_role":"client",{since},"confirmed":true,"connected":false,"trouble":null,"state_since":null}}],'
+        f'"communication_role":"client",{since},"confirmed":true,"connected":false,"trouble":null,"state_since":null,"instance":null}}],'
         f'"sessions":[{{"session":"s1",{NODE_TEXT},{PEER_TEXT},"protocol":"MQTT","s2_version":"v",{since},'
         f'"messages":0,"first_message":null}}],"waiting":[{peer}],"ended":[]}}'
     )

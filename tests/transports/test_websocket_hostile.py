@@ -318,7 +318,10 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[
 async def raw_server(made: Any, serve: Serve) -> Any:
     """A server that reads the head of a request, and goes on with ``serve``; yields details that lead there."""
 
+    serving: set[asyncio.Task[Any] | None] = set()
+
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             key = head.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0].decode()
@@ -339,6 +342,8 @@ async def raw_server(made: Any, serve: Serve) -> Any:
         )
     finally:
         server.close()
+        async with within(10):
+            await asyncio.gather(*(task for task in serving if task is not None))
 
 
 async def test_a_server_may_send_with_its_response_and_in_any_pieces(rig: Any) -> None:
