@@ -184,3 +184,29 @@ def test_a_connection_that_failed_is_said_with_its_reason_and_what_helps(said: s
     assert found.what.startswith("Could not open postgresql://s2@192.0.2.21/s2: ")
     assert reason in found.what
     assert hint in (found.hint or "")
+
+
+async def test_whoever_is_cancelled_while_a_transaction_is_rolled_back_keeps_no_connection(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = await Database.open(postgresql, size=1)
+    begun = asyncio.Event()
+
+    async def rolls_back_for_ever(_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def fail() -> None:
+        async with database.transaction() as transaction:
+            await add(transaction, "a")
+            raise ValueError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(psycopg.AsyncConnection, "rollback", rolls_back_for_ever)
+        failing = asyncio.create_task(fail())
+        await begun.wait()
+        failing.cancel()
+        await asyncio.wait([failing])
+        assert failing.cancelled()
+    assert await urls(database) == []
+    await database.close()

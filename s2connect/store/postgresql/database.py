@@ -384,8 +384,13 @@ class Database:
                 return cursors
 
     async def _roll_back(self, connection: pool.Connection) -> None:
-        with contextlib.suppress(psycopg.Error):
+        try:
             await connection.rollback()
+        except psycopg.Error:
+            pass
+        except BaseException:
+            self._pool.discard(connection)  # as a transaction of someone who is cancelled
+            raise
         await self._pool.give(connection)
 
     async def _committed(self, transaction: Transaction) -> psycopg.Error | None:
