@@ -524,7 +524,7 @@ class InstanceOwnership:
             if (connections := self._connections.get(key.local)) is not None:
                 await connections.end_link(key.remote, "the session goes on at another instance")
             if self._leases.released(key):
-                await self._shared.release_links([key])
+                await asyncio.wait([self._releases.begin([key])])
             await asyncio.sleep(1 / HANDED_OVER_A_SECOND)
 
     async def _keep_leases(self) -> None:
