@@ -12,6 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection
+from s2connect.endpoint.handover import Handover
 from s2connect.endpoint.holding import LinkHolds, Releases, batches
 from s2connect.endpoint.state import EndpointState, SharedOwners
 from s2connect.errors import StorageError
@@ -25,6 +26,7 @@ from s2connect.session.ownership import (
     PROBE_EVERY,
     RESYNC_EVERY,
     Claim,
+    Hearing,
     Leases,
     LinkCounts,
     Outage,
@@ -68,31 +70,6 @@ LOST: Final = "the database of this endpoint is lost"
 """Reason for closing sessions whose owner nobody knows any more."""
 
 
-class Handover:
-    """Guard of a session that another instance had: until that has ended it, or has had the time for it."""
-
-    def __init__(self, owners: InstanceOwnership) -> None:
-        self._owners = owners
-        self._calls: list[Callable[[], None]] | None = []  # None when it is over
-
-    def may_deliver(self) -> bool:
-        """Return whether the other instance has ended the session, and this one is known to have it."""
-        return self._calls is None and self._owners.may_deliver()
-
-    def when_it_may(self, call: Callable[[], None]) -> None:
-        """Call ``call`` when that may have changed."""
-        if self._calls is None:
-            self._owners.when_it_may(call)
-        else:
-            self._calls.append(call)
-
-    def over(self) -> None:
-        """End the wait. Idempotent."""
-        calls, self._calls = self._calls or (), None
-        for call in calls:
-            call()
-
-
 class InstanceOwnership:
     """Sessions and links of this instance, and the tasks that keep to the rows of the database.
 
@@ -115,11 +92,13 @@ class InstanceOwnership:
         self._unconfirmed = False  # as it was noticed last
         self._leases = Leases()
         self._standstill = Standstill(now=self._now())
+        self._hearing = Hearing()
         self._handovers: dict[PairKey, tuple[int, Handover]] = {}  # with the generation of the claim
         self._left: dict[
             PairKey, int
         ] = {}  # generations of sessions that others have ended before there was a handover
         self._withheld: list[Callable[[], None]] = []  # to be called when no claim is in doubt any more
+        self._uncertain: list[Callable[[], None]] = []  # to be called when this instance hears of takeovers again
         self._since: dict[PairKey, float] = {}  # when each link was taken
         self._wanted: set[PairKey] = set()
         self._shares = Shares()
@@ -157,7 +136,7 @@ class InstanceOwnership:
         self._started = True
         self._standstill = Standstill(now=self._now())
         supervisor = self._state.supervisor
-        supervisor.keep(lambda: self._shared.listen(self._hinted, self._listening), "instance-hints")
+        supervisor.keep(lambda: self._shared.listen(self._hinted, self._listening, self._heard), "instance-hints")
         supervisor.keep(self._keep_reviewing, "instance-review")
         supervisor.keep(self._keep_beating, "instance-beat")
         supervisor.keep(self._keep_certain, "instance-standstill")
@@ -211,6 +190,7 @@ class InstanceOwnership:
 
     def _look_at(self, keys: Iterable[PairKey]) -> None:
         self._doubtful.update(keys)
+        self._hearing.doubted(now=self._now())
         self._doubt.set()
 
     async def _review(self, keys: Collection[PairKey]) -> None:
@@ -249,7 +229,15 @@ class InstanceOwnership:
     # Hints
 
     def _listening(self) -> None:
+        self._hearing.missed()
         self._resync.set()
+
+    def _heard(self, asked_at: float) -> None:
+        self._hearing.heard(asked_at=asked_at)
+        if self._uncertain and self.is_certain():
+            uncertain, self._uncertain = self._uncertain, []
+            for call in uncertain:
+                call()
 
     def _hinted(self, hint: str) -> None:
         match hint.split():
@@ -277,6 +265,7 @@ class InstanceOwnership:
         while True:
             await self._doubt.wait()
             self._doubt.clear()
+            begun = self._now()
             keys, self._doubtful = self._doubtful, set()
             try:
                 for some in batches(keys):
@@ -284,6 +273,7 @@ class InstanceOwnership:
                     await self.app_links.review(some)
                     await asyncio.sleep(0)  # what ends begins to do so
                     await self._shared.hand_over(some)
+                self._hearing.reviewed(since=begun if self._doubtful else None)
             except StorageError as error:
                 _log.debug("owners are read later: %s", error)
                 self._look_at(keys)
@@ -307,11 +297,17 @@ class InstanceOwnership:
                 await self._read_all()
             except StorageError as error:
                 _log.debug("all is read again later: %s", error)
+                if not self._hearing.is_settled:
+                    await asyncio.sleep(AGAIN_AFTER)
+                    self._resync.set()
 
     async def _read_all(self) -> None:
         self._nodes.set()
         self._links.set()
+        gaps = self._hearing.gaps
         await self._review_all()
+        await asyncio.sleep(0)  # what ends begins to do so
+        self._hearing.settled(gaps)
         unused = set[Claim]()
         for some_claims in batches(await self._shared.owned()):
             unused.update(claim for claim in some_claims if not self._is_live(claim))
@@ -389,6 +385,14 @@ class InstanceOwnership:
     def when_it_may(self, call: Callable[[], None]) -> None:
         """Call ``call`` when they are, or when the database does not tell for :data:`CERTAIN_WITHIN` seconds."""
         self._withheld.append(call)
+
+    def is_certain(self) -> bool:
+        """Return whether this instance would know of a takeover: not while it hears nothing of the database."""
+        return not self._started or self._hearing.is_certain(now=self._now())
+
+    def when_certain(self, call: Callable[[], None]) -> None:
+        """Call ``call`` when it would know again."""
+        self._uncertain.append(call)
 
     async def _keep_beating(self) -> None:
         while True:

@@ -78,12 +78,15 @@ class SharedOwners(Protocol):
     def confirms(self) -> bool:
         """True if the database confirms what is written, as far as is known; without its standby it only reads."""
 
-    async def listen(self, on_hint: Callable[[str], None], on_connected: Callable[[], None]) -> None:
+    async def listen(
+        self, on_hint: Callable[[str], None], on_connected: Callable[[], None], on_heard: Callable[[float], None]
+    ) -> None:
         """Call ``on_hint`` with the hints of other instances until cancelled.
 
         ``on_connected`` is called whenever hints come from now on: those before may have been lost. Hints are
         ``pairing LOCAL REMOTE``, ``left LOCAL REMOTE GENERATION``, ``pairings LOCAL REMOTE INSTANCE``, ``link LOCAL
-        REMOTE``, ``nodes`` and ``links``.
+        REMOTE``, ``nodes`` and ``links``. ``on_heard`` is called several times a second with a time of the event loop,
+        when all hints have come of what was written before it.
         """
 
     async def probe(self) -> None:

@@ -34,6 +34,10 @@ HANDOVER_WITHIN: Final = 1.0
 """Seconds, at most, for which nothing is delivered of a session that another instance had, until that has ended it.
 Longer than a standstill: whoever does not hear of the takeover within them knows that it may have missed it."""
 
+HEARD_FOR: Final = 0.8
+"""Seconds for which it counts that nothing was heard of a takeover, from the question on that the database answered.
+Shorter than a handover: whoever has the session by then delivers nothing yet."""
+
 RESYNC_EVERY: Final = 30.0
 """Seconds between two readings of all rows that an instance has sessions for, where no hint has come."""
 
@@ -200,6 +204,57 @@ class Standstill:
     def settled(self, count: int) -> None:
         """Note that the rows were read, which began after so many standstills."""
         self._settled = count
+
+
+class Hearing:
+    """Hearing of takeovers: whether this process would know by now if another had taken one of its sessions.
+
+    It does after the database has answered it on the connection of the hints, which come in order, for
+    :data:`HEARD_FOR` seconds from the question on; not before the rows were read after a gap in the hints, and not
+    while a hint waits for so long until its rows are read.
+    """
+
+    def __init__(self) -> None:
+        self._heard = float("-inf")
+        self._doubted: float | None = None
+        self._gaps = 0
+        self._settled = -1
+
+    def is_certain(self, *, now: float) -> bool:
+        """Return whether it would know."""
+        since = self._heard if self._doubted is None else min(self._heard, self._doubted)
+        return now < since + HEARD_FOR and self.is_settled
+
+    def heard(self, *, asked_at: float) -> None:
+        """Note that all hints have come of what was done before that time."""
+        self._heard = asked_at
+
+    def missed(self) -> None:
+        """Note that hints may have been missed."""
+        self._gaps += 1
+
+    @property
+    def gaps(self) -> int:
+        """Number of gaps so far."""
+        return self._gaps
+
+    @property
+    def is_settled(self) -> bool:
+        """True if all rows were read after the last gap."""
+        return self._gaps == self._settled
+
+    def settled(self, gaps: int) -> None:
+        """Note that all rows were read, which began after so many gaps."""
+        self._settled = gaps
+
+    def doubted(self, *, now: float) -> None:
+        """Note that a hint waits until its rows are read."""
+        if self._doubted is None:
+            self._doubted = now
+
+    def reviewed(self, *, since: float | None) -> None:
+        """Note that rows were read for all hints that came before that time; None: for all."""
+        self._doubted = since
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,9 +124,11 @@ class PostgresqlOwners:
         self._database = database
         self._clock = clock
 
-    async def listen(self, on_hint: Callable[[str], None], on_connected: Callable[[], None]) -> None:
+    async def listen(
+        self, on_hint: Callable[[str], None], on_connected: Callable[[], None], on_heard: Callable[[float], None]
+    ) -> None:
         """Call ``on_hint`` with the hints of other instances until cancelled. See :func:`listen`."""
-        await listen(self._database, [CHANNEL, channel_of(self.instance)], on_hint, on_connected)
+        await listen(self._database, [CHANNEL, channel_of(self.instance)], on_hint, on_connected, on_heard)
 
     @property
     def confirms(self) -> bool:

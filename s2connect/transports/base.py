@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from ssl import SSLContext
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from s2connect.certs.connect import KeptConnection
 from s2connect.errors import ConfigurationError, ConnectionClosed
@@ -38,8 +38,16 @@ MAX_MESSAGE_BYTES = 256 * 1024
 steps of five minutes with all bounds of three phases, a storage with 500 elements of operation modes on three phases.
 Usual ones have 1 to 60 KiB."""
 
+MAX_REASON_BYTES: Final = 123
+"""Longest reason that fits into a close frame (RFC 6455, section 5.5)."""
+
 PING_INTERVAL = 30.0
 """WS-04: seconds between pings; the standard allows 60 at most."""
+
+
+def fitting_reason(reason: str) -> str:
+    """Return a reason as far as it fits into a close frame."""
+    return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +158,14 @@ class Connection(ABC):
     def silence(self) -> float | None:
         """Return the seconds of reading since the last frame of the peer; None where the transport cannot tell."""
         return None
+
+    def ask(self, call: Callable[[], None]) -> bool:
+        """Ask the peer for a sign of life on this connection, and call ``call`` once it has come in answer to that.
+
+        What the peer sent before is handed over before. Asked again meanwhile, only the new ``call`` is called; none is
+        after the end. Returns False where the transport cannot ask.
+        """
+        return False
 
     @abstractmethod
     async def wait_closed(self) -> None:

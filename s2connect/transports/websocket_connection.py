@@ -33,6 +33,7 @@ from s2connect.transports.base import (
     Connection,
     ConnectionInfo,
     Receiver,
+    fitting_reason,
 )
 from s2connect.transports.frame_budget import FrameBudget
 from s2connect.transports.peer_watch import PeerWatch
@@ -65,9 +66,6 @@ PIECE: Final = 4096
 
 FRAMES_PER_TURN: Final = 256
 """Frames handled in one turn of the event loop; the rest of what was read waits for the next."""
-
-MAX_REASON_BYTES = 123
-"""Longest reason that fits into a close frame (RFC 6455, section 5.5)."""
 
 MAX_BINARY_FRAMES = 10
 """WS-05: binary frames of one connection that are answered; one more ends it."""
@@ -158,6 +156,12 @@ class WebSocketConnection(Connection, asyncio.Protocol):
 
     def silence(self) -> float:
         return self._watch.silence(self._loop.time())
+
+    def ask(self, call: Callable[[], None]) -> bool:
+        question = self._watch.ask(call)
+        if self._may_write and self._protocol.state is State.OPEN:  # else the end is to come
+            self._ping(question)
+        return True
 
     # Sending
 
@@ -352,6 +356,8 @@ class WebSocketConnection(Connection, asyncio.Protocol):
                 closed = True
             elif opcode is _PING:
                 pinged = True
+            elif opcode is Opcode.PONG:
+                self._watch.answered(bytes(frame.data))
             elif opcode is _TEXT or opcode is _CONT or opcode is _BINARY:
                 self._fragment(frame)
             if self._ended is not None:
@@ -437,7 +443,7 @@ class WebSocketConnection(Connection, asyncio.Protocol):
             self._inbox.clear()
             self._characters = 0
         try:
-            self._protocol.send_close(code, _fitting(reason))
+            self._protocol.send_close(code, fitting_reason(reason))
             self._flush()
             self._cut_later()
             self._schedule()  # the peer's close frame may stand behind what waits
@@ -582,14 +588,10 @@ class WebSocketConnection(Connection, asyncio.Protocol):
                 self._ping()
         return min(left, max(self._next_ping - now, 0.0))
 
-    def _ping(self) -> None:
-        self._protocol.send_ping(b"")
+    def _ping(self, data: bytes = b"") -> None:
+        self._protocol.send_ping(data)
         self._flush()
 
 
 def _ip_of(address: object) -> str:
     return str(address[0]).partition("%")[0] if isinstance(address, tuple) and address else ""
-
-
-def _fitting(reason: str) -> str:
-    return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")

@@ -210,9 +210,12 @@ class Instance:
 
 @contextlib.asynccontextmanager
 async def instances(
-    url: str | None, count: int = 1, nodes: int = 1, keys: Sequence[Sequence[bytes]] = ()
+    url: str | None, count: int = 1, nodes: int = 1, keys: Sequence[Sequence[bytes]] = (), first: int = 0
 ) -> AsyncIterator[list[Instance]]:
-    """So many instances on a database, with the ``keys`` of each; without one, a single one in memory."""
+    """So many instances on a database, with the ``keys`` of each; without one, a single one in memory.
+
+    ``first`` is the number in the name of the first one.
+    """
     made: list[Instance] = []
     own = local_endpoint(nodes)
     try:
@@ -221,7 +224,7 @@ async def instances(
                 made.append(Instance(own, MemoryStore(), None))
             else:
                 its = keys[number] if keys else [KEY]
-                store = await PostgresqlStore.open(url, its, instance=f"i{number}")
+                store = await PostgresqlStore.open(url, its, instance=f"i{first + number}")
                 made.append(Instance(own, store, PostgresqlShared(store.database, Sealer(its))))
             await made[-1].start()
         yield made

@@ -15,9 +15,12 @@ from s2connect.model.common import NodeId
 from s2connect.session.ownership import (
     BEAT_EVERY,
     GIVEN_UP_PART,
+    HANDOVER_WITHIN,
+    HEARD_FOR,
     LINK_LEASE,
     STANDSTILL,
     Claim,
+    Hearing,
     Leases,
     LinkCounts,
     Outage,
@@ -282,3 +285,34 @@ def test_what_an_instance_does_not_take_is_taken_back_and_given_up_ever_less(lin
     world.pass_time(4 * 3600.0, order)
     assert world.moved - moved <= 5 * max(1, links // GIVEN_UP_PART), "once an hour"
     assert world.held["a"] >= links - max(1, links // GIVEN_UP_PART)
+
+
+def test_an_instance_would_know_of_a_takeover_for_some_time_after_it_has_heard() -> None:
+    assert HEARD_FOR < HANDOVER_WITHIN, "whoever has the session then delivers nothing yet"
+    hearing = Hearing()
+    hearing.heard(asked_at=10.0)
+    assert not hearing.is_certain(now=10.1), "before the rows were read"
+    hearing.missed()
+    first = hearing.gaps
+    hearing.missed()
+    hearing.settled(first)
+    assert not hearing.is_certain(now=10.1), "they were read before the last gap"
+    hearing.settled(hearing.gaps)
+    assert hearing.is_certain(now=10.1)
+    assert not hearing.is_certain(now=10.0 + HEARD_FOR)
+    hearing.heard(asked_at=20.0)
+    assert hearing.is_certain(now=20.1)
+
+
+def test_an_instance_knows_nothing_while_it_cannot_read_the_rows_of_a_hint() -> None:
+    hearing = Hearing()
+    hearing.settled(hearing.gaps)
+    hearing.doubted(now=10.0)
+    hearing.doubted(now=10.7)
+    hearing.heard(asked_at=10.9)
+    assert not hearing.is_certain(now=11.0), "the first hint waits"
+    hearing.reviewed(since=10.6)
+    assert hearing.is_certain(now=11.0)
+    assert not hearing.is_certain(now=10.6 + HEARD_FOR)
+    hearing.reviewed(since=None)
+    assert hearing.is_certain(now=10.6 + HEARD_FOR)

@@ -463,6 +463,12 @@ class Guard:
     def when_it_may(self, call: Callable[[], None]) -> None:
         self.calls.append(call)
 
+    def is_certain(self) -> bool:
+        return True
+
+    def when_certain(self, call: Callable[[], None]) -> None:
+        raise AssertionError("it is")
+
     def settle(self) -> None:
         self.in_doubt = False
         calls, self.calls = self.calls, []

@@ -28,8 +28,11 @@ FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 10.0
 """The longest such pause in seconds."""
 
-CHECK_EVERY: Final = 10.0
-"""Seconds without a hint after which the connection is tried: a cut that says nothing is seen then."""
+CHECK_EVERY: Final = 0.3
+"""Seconds between two trials of the connection: nobody knows otherwise whether no hint has come because it is cut."""
+
+CHECK_WITHIN: Final = 10.0
+"""Seconds without an answer after which it is given up."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,9 +48,16 @@ async def notify(transaction: Transaction, channel: str, hint: str) -> None:
 
 
 async def listen(
-    database: Database, channels: Sequence[str], on_hint: Callable[[str], None], on_connected: Callable[[], None]
+    database: Database,
+    channels: Sequence[str],
+    on_hint: Callable[[str], None],
+    on_connected: Callable[[], None],
+    on_heard: Callable[[float], None],
 ) -> None:
-    """Call ``on_hint`` with every hint until cancelled, and ``on_connected`` each time that hints come from then on."""
+    """Call ``on_hint`` with every hint until cancelled, and ``on_connected`` each time that hints come from then on.
+
+    ``on_heard`` is called with a time of the event loop, when all hints have come of what was committed before it.
+    """
     failures = 0
     while True:
         try:
@@ -61,7 +71,7 @@ async def listen(
                     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
                 failures = 0
                 on_connected()
-                await _receive(connection, on_hint)
+                await _receive(connection, on_hint, on_heard)
             except (psycopg.Error, TimeoutError) as error:
                 _log.warning("no hints of other instances meanwhile: LISTEN has ended (%s)", type(error).__name__)
             finally:
@@ -71,9 +81,14 @@ async def listen(
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
 
 
-async def _receive(connection: Connection, on_hint: Callable[[str], None]) -> None:
+async def _receive(connection: Connection, on_hint: Callable[[str], None], on_heard: Callable[[float], None]) -> None:
+    now = asyncio.get_running_loop().time
     while True:
+        asked_at = now()
+        async with asyncio.timeout(CHECK_WITHIN):
+            await connection.execute("SELECT 1")
+        async for hint in connection.notifies(timeout=0):  # those that have come before the answer
+            on_hint(hint.payload)
+        on_heard(asked_at)
         async for hint in connection.notifies(timeout=CHECK_EVERY):
             on_hint(hint.payload)
-        async with asyncio.timeout(CHECK_EVERY):
-            await connection.execute("SELECT 1")
