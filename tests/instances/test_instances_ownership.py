@@ -34,6 +34,9 @@ from tests.waits import patience, until, within
 
 KEY = PairKey(NODES[0], CLIENT)
 
+LISTENS = "(query LIKE 'LISTEN %' OR query = 'SELECT 1')"
+"""Of a connection that listens: by what it has asked last."""
+
 
 def follow(several: Sequence[Instance]) -> None:
     """Let instances follow each other's changes."""
@@ -48,8 +51,7 @@ async def listening_all(url: str, count: int) -> None:
 
         def listeners() -> int:
             row = connection.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND (query LIKE 'LISTEN %' OR query = 'SELECT 1')"
+                f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {LISTENS}"
             ).fetchone()
             return 0 if row is None else int(row[0])
 
@@ -231,7 +233,7 @@ async def test_a_lost_listen_begins_again_and_what_was_missed_is_read(
         with psycopg.connect(postgresql, autocommit=True) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND query LIKE 'LISTEN %'"
+                f" AND {LISTENS}"
             )
             connection.execute("DELETE FROM pairing")  # without a hint
         async with within(5):
