@@ -494,6 +494,13 @@ class InstanceOwnership:
 
     async def _claim_links(self) -> None:
         wanted, self._wanted = self._wanted, set()
+        try:
+            await self._claim(wanted)
+        except StorageError:
+            self._wanted |= wanted
+            raise
+
+    async def _claim(self, wanted: Collection[PairKey]) -> None:
         asked_at = self._now()
         for key in wanted:
             await self._releases.ended(key)

@@ -16,6 +16,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from s2connect.endpoint import ownership
+from s2connect.errors import StorageUnavailable
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message
 from s2connect.model.common import DEFAULT_S2_VERSION
@@ -400,6 +401,29 @@ async def test_the_tasks_of_an_instance_go_on_after_an_error(postgresql: str, mo
                 owners._stood_still.set()
                 await asyncio.sleep(0.02)
         assert {one.state.supervisor.failures.counts[task] for task in calls} == {1}
+
+
+async def test_a_link_that_is_wanted_while_the_database_is_away_is_taken_when_it_is_back(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "AGAIN_AFTER", 0.05)
+    monkeypatch.setattr(ownership, "CLAIM_EVERY", 0.1)
+    asked: list[PairKey] = []
+    claim_link = PostgresqlOwners.claim_link
+
+    async def away_at_first(shared: PostgresqlOwners, key: PairKey) -> bool:
+        asked.append(key)
+        if len(asked) == 1:
+            raise StorageUnavailable("It is away.", hint="")
+        return await claim_link(shared, key)
+
+    monkeypatch.setattr(PostgresqlOwners, "claim_link", away_at_first)
+    async with instances(postgresql) as (one,):
+        owners = one.pairings.ownership
+        assert owners is not None
+        owners.start()
+        owners.want(KEY)
+        await until(lambda: owners.holds(KEY))
 
 
 async def test_a_link_that_is_taken_again_while_it_is_given_up_is_held(
