@@ -76,6 +76,13 @@ def home_of(file: Path) -> Path:
     return _beside(file.absolute(), home)
 
 
+def instance_of(file: Path) -> str:
+    """Return the name of the instance that a file names; empty for none. Blocks; errors are those of `home_of`."""
+    endpoint = _parsed(file)[1].get("endpoint")
+    name = endpoint.get("instance") if isinstance(endpoint, dict) else None
+    return name if isinstance(name, str) else ""
+
+
 def _parsed(file: Path) -> tuple[str, dict[str, Any]]:
     """Return text and tables of a file; the errors are those of :func:`home_of`."""
     try:

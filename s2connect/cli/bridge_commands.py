@@ -244,7 +244,7 @@ def pair(
 @contextlib.asynccontextmanager
 async def _reached(file: Path | None, options: Options) -> AsyncIterator[Control]:
     """Reach the running bridge of a file or home."""
-    from s2connect.bridge.config_file import home_of
+    from s2connect.bridge.config_file import home_of, instance_of
     from s2connect.service.control import connect
     from s2connect.store.home import Home
 
@@ -253,7 +253,8 @@ async def _reached(file: Path | None, options: Options) -> AsyncIterator[Control
         home = await asyncio.to_thread(lambda: Home.open(options.path if file is None else home_of(file)))
     except NotInitialised as error:
         raise Failure(NO_SERVICE, f"No bridge is running: {error.what}", hint) from None
-    async with connect(home) as control:
+    instance = await asyncio.to_thread(instance_of, file) if file is not None else ""
+    async with connect(home, instance) as control:
         if control is None:
             raise Failure(NO_SERVICE, "The bridge is not running.", hint)
         yield control

@@ -130,20 +130,20 @@ class Control:
 
 
 @contextlib.asynccontextmanager
-async def connect(home: Home) -> AsyncIterator[Control | None]:
+async def connect(home: Home, instance: str = "") -> AsyncIterator[Control | None]:
     """Connect to the service of a home; None where none is running.
 
-    Where several instances of an endpoint run on it, it is that which the environment names, or that of this machine's
-    name; ``Failure`` lists them if it is none of these.
+    Where several instances of an endpoint run on it, it is that which the environment names, or else ``instance``, or
+    else that of this machine's name; ``Failure`` lists them if it is none of these.
     """
     async with contextlib.AsyncExitStack() as stack:
         found: dict[str, Control] = {}
-        for instance, path in (await asyncio.to_thread(_sockets, home)).items():
+        for name, path in (await asyncio.to_thread(_sockets, home)).items():
             with contextlib.suppress(OSError):
                 reader, writer = await asyncio.open_unix_connection(path, limit=MAX_ANSWER_BYTES)
                 stack.push_async_callback(_hang_up, writer)
-                found[instance] = Control(home, reader, writer)
-        yield _one_of(found)
+                found[name] = Control(home, reader, writer)
+        yield _one_of(found, instance)
 
 
 async def _hang_up(writer: asyncio.StreamWriter) -> None:
@@ -152,12 +152,12 @@ async def _hang_up(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-def _one_of(found: Mapping[str, Control]) -> Control | None:
+def _one_of(found: Mapping[str, Control], instance: str) -> Control | None:
     if len(found) < 2:
         return next(iter(found.values()), None)
     from s2connect.endpoint.instances import INSTANCE_VARIABLE, machine_name
 
-    if (control := found.get(machine_name())) is not None:
+    if (control := found.get(instance or machine_name())) is not None:
         return control
     raise Failure(
         "usage",

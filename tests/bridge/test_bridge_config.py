@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from s2connect.bridge import config as config_module
 from s2connect.bridge.config import BridgeConfig, MqttDevices, PlainServerDevices
-from s2connect.bridge.config_file import load
+from s2connect.bridge.config_file import instance_of, load
 from s2connect.bridge.link_state import TABLE
 from s2connect.bridge.problems import BridgeFileError, Problems, lines_of
 from s2connect.errors import ConfigurationError
@@ -390,6 +390,13 @@ def test_every_setting_is_in_the_documentation() -> None:
     assert len(models) > 10
     for name in {field for model in models for field in model.model_fields}:
         assert f"`{name}`" in text or f"`[[route.devices.{name}]]`" in text, name
+
+
+def test_a_file_names_its_instance_whatever_else_it_says(tmp_path: Path) -> None:
+    file = tmp_path / "bridge.toml"
+    for text, name in [('[endpoint]\ninstance = "b"\n', "b"), ("[endpoint]\n", ""), ("endpoint = 3\n", ""), ("", "")]:
+        file.write_text(text, "utf-8")
+        assert instance_of(file) == name
 
 
 @pytest.mark.parametrize("name", ["bridge-building.toml", "bridge-cloud.toml"])

@@ -60,8 +60,8 @@ class _Status(Result, name="result"):
         return {"id": self.id, "ok": False, "error": {"kind": "usage", "what": f"number {self.number}"}}
 
 
-async def _asked(home: Home) -> str:
-    async with connect(home) as control:
+async def _asked(home: Home, instance: str = "") -> str:
+    async with connect(home, instance) as control:
         if control is None:
             return "nobody"
         with pytest.raises(Failure) as answered:
@@ -94,6 +94,20 @@ async def test_instances_of_one_home_have_a_socket_each(
         assert await _asked(home) == "number 0"
     assert await _asked(home) == "nobody"
     assert not list(home.path.iterdir())
+
+
+async def test_of_several_instances_the_one_that_a_file_names_answers_unless_the_environment_names_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home.create(tmp_path / "home")
+    monkeypatch.delenv(INSTANCE_VARIABLE, raising=False)
+    async with _instances(home, "one", "two", machine_name()):
+        assert await _asked(home, "two") == "number 1"
+        assert await _asked(home) == "number 2"
+        with pytest.raises(Failure, match="Several instances"):
+            await _asked(home, "three")
+        monkeypatch.setenv(INSTANCE_VARIABLE, "one")
+        assert await _asked(home, "two") == "number 0"
 
 
 async def test_the_socket_of_an_instance_that_was_killed_is_in_nobodys_way(tmp_path: Path) -> None:
