@@ -58,10 +58,11 @@ class Row:
 
 
 def sides_of(route: Object) -> str:
-    """Return the types of a route's two sides, and the number of its links that are up."""
+    """Return the types of a route's two sides, and the number of its links that are up, here or elsewhere."""
     links = route["links"]
-    up = sum(link["state"] == LinkState.UP for link in links)
-    return f"{route['devices']['type']} -> {route['manager']['type']}, {up} of {len(links)} up"
+    up, elsewhere = (sum(link["state"] == state for link in links) for state in (LinkState.UP, LinkState.ELSEWHERE))
+    others = f", {elsewhere} at other instances" if elsewhere else ""
+    return f"{route['devices']['type']} -> {route['manager']['type']}, {up} of {len(links)} up{others}"
 
 
 def no_links(route: Object) -> str:

@@ -228,11 +228,13 @@ def reseal(
 
 def _keys(options: Options, file: Path | None) -> list[bytes]:
     from s2connect.endpoint.settings import read_config
-    from s2connect.endpoint.storage import key_file
+    from s2connect.endpoint.storage import KEY_FILE_VARIABLE, key_file
     from s2connect.store.postgresql.sealing import read_keys
 
     if file is None and (options.path / "config.json").exists():
         file = key_file(read_config(Home.open(options.path)))
+    elif file is None and (named := os.environ.get(KEY_FILE_VARIABLE)):
+        file = Path(named)
     return read_keys(file)
 
 

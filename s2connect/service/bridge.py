@@ -16,7 +16,7 @@ from s2connect.bridge.bridge import Bridge, Reloaded
 from s2connect.bridge.config import BridgeConfig
 from s2connect.bridge.config_checks import UNUSED_BROKER, uses_broker
 from s2connect.bridge.config_file import load
-from s2connect.bridge.link_state import LinkStatus
+from s2connect.bridge.link_state import LinkState, LinkStatus
 from s2connect.bridge.preparing import prepare_home
 from s2connect.bridge.problems import BridgeFileError, Problem
 from s2connect.endpoint.config import bracketed
@@ -218,9 +218,10 @@ def _check_names(only: Collection[str], config: BridgeConfig) -> None:
 def summary(bridge: Bridge) -> str:
     """Return one line for ``systemctl status``."""
     links = [link for route in bridge.routes.values() for link in route.status()]
-    up = sum(str(link.state) == "up" for link in links)
+    up, elsewhere = (sum(link.state is state for link in links) for state in (LinkState.UP, LinkState.ELSEWHERE))
+    others = f", {elsewhere} at other instances" if elsewhere else ""
     failed = f", {len(bridge.failed)} routes do not run" if bridge.failed else ""
-    return f"{len(bridge.routes)} routes, {len(links)} links, {up} up{failed}"
+    return f"{len(bridge.routes)} routes, {len(links)} links, {up} up{others}{failed}"
 
 
 def _reload_result(done: Reloaded) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from rich.console import Console
 from s2connect import NodeDescription, NodeId, PlainAcceptor, PlainServer, Role, connect_plain
 from s2connect.bridge.problems import Problem
 from s2connect.cli import main
+from s2connect.cli.bridge_rows import sides_of
 from s2connect.cli.bridge_show import BridgeText, bridge_blocks
 from s2connect.cli.show import sentence, titled
 from s2connect.https.server import free_port
@@ -478,3 +479,10 @@ def test_a_link_that_fails_again_for_the_same_reason_is_said_once_an_hour() -> N
     assert said("parting", "gone", after=4001.0)
     assert said("reaching", after=4002.0)
     assert said("failed", "refused", after=4003.0)
+
+
+def test_the_head_of_a_route_counts_the_links_that_other_instances_have() -> None:
+    route = {"devices": {"type": "s2-connect"}, "manager": {"type": "mqtt"}}
+    links = [{"state": state} for state in ("up", "elsewhere", "elsewhere", "failed")]
+    assert sides_of({**route, "links": links}) == "s2-connect -> mqtt, 1 of 4 up, 2 at other instances"
+    assert sides_of({**route, "links": links[:1]}) == "s2-connect -> mqtt, 1 of 1 up"

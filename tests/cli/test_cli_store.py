@@ -108,5 +108,10 @@ def test_a_home_is_copied_there_and_back(
     capsys.readouterr()
     assert main(["backup", str(tmp_path / "file"), "--home", str(home)]) == 2
     assert main(["store", "reseal", "--home", str(home)]) == 0
-    assert main(["store", "copy", "--from", url, "--home", str(home), "--store-key-file", str(file), "--yes"]) == 0
+    (other := tmp_path / "other").mkdir(0o700)
+    monkeypatch.setenv("S2CONNECT_STORE_KEY_FILE", str(file))
+    capsys.readouterr()
+    assert main(["store", "copy", "--from", url, "--home", str(other), "--yes"]) == 7
+    assert "is not set up" in capsys.readouterr().err, "it has a key"
+    assert main(["store", "copy", "--from", url, "--home", str(home), "--yes"]) == 0
     assert main(["status", "--home", str(home)]) == 0

@@ -195,7 +195,7 @@ def _replication(server: Row, standbys: list[dict[str, Any]], waiting: float | N
 def _troubles(cluster: Cluster) -> Iterator[str]:
     alive = [one for one in cluster.instances if one.alive]
     if not alive:
-        yield "No instance is alive. Start one: s2connect serve"
+        yield "No instance is alive. Start one: s2connect serve, or s2connect bridge run FILE"
     for one in cluster.instances:
         if not one.alive:
             yield f"{one.name} was not seen for {one.age:.0f} s, and counts as dead."
