@@ -190,7 +190,7 @@ class InstanceOwnership:
 
     def _look_at(self, keys: Iterable[PairKey]) -> None:
         self._doubtful.update(keys)
-        self._hearing.doubted(now=self._now())
+        self._hearing.doubted()
         self._doubt.set()
 
     async def _review(self, keys: Collection[PairKey]) -> None:
@@ -265,7 +265,7 @@ class InstanceOwnership:
         while True:
             await self._doubt.wait()
             self._doubt.clear()
-            begun = self._now()
+            heard = self._hearing.heard_at
             keys, self._doubtful = self._doubtful, set()
             try:
                 for some in batches(keys):
@@ -273,7 +273,7 @@ class InstanceOwnership:
                     await self.app_links.review(some)
                     await asyncio.sleep(0)  # what ends begins to do so
                     await self._shared.hand_over(some)
-                self._hearing.reviewed(since=begun if self._doubtful else None)
+                self._hearing.reviewed(since=heard if self._doubtful else None)
             except StorageError as error:
                 _log.debug("owners are read later: %s", error)
                 self._look_at(keys)

@@ -210,8 +210,8 @@ class Hearing:
     """Hearing of takeovers: whether this process would know by now if another had taken one of its sessions.
 
     It does after the database has answered it on the connection of the hints, which come in order, for
-    :data:`HEARD_FOR` seconds from the question on; not before the rows were read after a gap in the hints, and not
-    while a hint waits for so long until its rows are read.
+    :data:`HEARD_FOR` seconds from the question on; not before the rows were read after a gap in the hints. While a hint
+    waits until its rows are read, only what was heard before it counts: it may have been held up on its way.
     """
 
     def __init__(self) -> None:
@@ -247,13 +247,18 @@ class Hearing:
         """Note that all rows were read, which began after so many gaps."""
         self._settled = gaps
 
-    def doubted(self, *, now: float) -> None:
+    @property
+    def heard_at(self) -> float:
+        """Time before which all hints have come of what was done."""
+        return self._heard
+
+    def doubted(self) -> None:
         """Note that a hint waits until its rows are read."""
         if self._doubted is None:
-            self._doubted = now
+            self._doubted = self._heard
 
     def reviewed(self, *, since: float | None) -> None:
-        """Note that rows were read for all hints that came before that time; None: for all."""
+        """Note that rows were read for all hints; others have come since that time, which is one of ``heard_at``."""
         self._doubted = since
 
 

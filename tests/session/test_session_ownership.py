@@ -307,12 +307,26 @@ def test_an_instance_would_know_of_a_takeover_for_some_time_after_it_has_heard()
 def test_an_instance_knows_nothing_while_it_cannot_read_the_rows_of_a_hint() -> None:
     hearing = Hearing()
     hearing.settled(hearing.gaps)
-    hearing.doubted(now=10.0)
-    hearing.doubted(now=10.7)
-    hearing.heard(asked_at=10.9)
-    assert not hearing.is_certain(now=11.0), "the first hint waits"
-    hearing.reviewed(since=10.6)
-    assert hearing.is_certain(now=11.0)
-    assert not hearing.is_certain(now=10.6 + HEARD_FOR)
+    hearing.heard(asked_at=10.0)
+    hearing.doubted()
+    hearing.heard(asked_at=10.3)
+    hearing.doubted()
+    assert hearing.is_certain(now=10.7), "nothing was done before 10.0 that it does not know"
+    assert not hearing.is_certain(now=10.0 + HEARD_FOR), "the first hint waits"
+    hearing.reviewed(since=10.3)
+    assert hearing.is_certain(now=10.9)
+    assert not hearing.is_certain(now=10.3 + HEARD_FOR)
+    hearing.heard(asked_at=10.6)
     hearing.reviewed(since=None)
-    assert hearing.is_certain(now=10.6 + HEARD_FOR)
+    assert hearing.is_certain(now=10.3 + HEARD_FOR)
+
+
+def test_a_hint_that_was_held_up_is_read_before_anything_is_certain() -> None:
+    hearing = Hearing()
+    hearing.settled(hearing.gaps)
+    hearing.heard(asked_at=10.0)
+    hearing.doubted()  # comes with the answer to a question of much later
+    hearing.heard(asked_at=20.0)
+    assert not hearing.is_certain(now=20.1)
+    hearing.reviewed(since=None)
+    assert hearing.is_certain(now=20.1)
