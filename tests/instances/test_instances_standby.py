@@ -42,6 +42,13 @@ def about_standby(found: Any) -> list[str]:
     return [one for one in found["troubles"] if "ommit" in one or "tandby" in one]
 
 
+def reasons(instance: Running) -> list[str]:
+    """Return what an instance has reported of the database."""
+    told = [json.loads(line) for line in instance.so_far()]
+    found = [event["reason"] for event in told if event["event"] == "warning"]
+    return [reason for reason in found if reason.startswith("store_")]
+
+
 async def test_a_primary_without_its_standby_takes_nothing_new_and_loses_nothing(
     wan: Wan, durable: Cluster, tmp_path: Path, start: Start
 ) -> None:
@@ -88,7 +95,11 @@ async def test_a_primary_without_its_standby_takes_nothing_new_and_loses_nothing
                 assert await ready(0) is await ready(1) is None
                 staying, moving = fleet[:1], fleet[1:]
 
-                for silent in (True, False):
+                async def until_told(reason: str, times: int) -> None:
+                    """Wait until both instances have reported it so often: they look every few seconds."""
+                    await until(lambda: all(reasons(one).count(reason) == times for one in instances), seconds=30)
+
+                for times, silent in enumerate((True, False), 1):
                     if silent:
                         standby.signal(signal.SIGSTOP)
                     else:
@@ -96,6 +107,7 @@ async def test_a_primary_without_its_standby_takes_nothing_new_and_loses_nothing
                     for one in moving:
                         await begin_anew(one)
                     await until_ready("does not confirm")
+                    await until_told("store_unconfirmed", times)
                     await until(lambda: all(map(is_refused, moving)))
                     await going_on(staying)  # sessions that are there go on
                     assert 0 < durable.sql(WAITING)[0][0] <= 2 * 9
@@ -111,18 +123,21 @@ async def test_a_primary_without_its_standby_takes_nothing_new_and_loses_nothing
                     else:
                         await asyncio.to_thread(standby.start)
                     await until_ready(None)
+                    await until_told("store_back", times)
                     await going_on(fleet, seconds=60)
 
                 assert not [one for device in fleet for one in device.endpoint.history().values() if one.trouble]
                 assert durable.sql(WAITING) == [(0,)]
                 assert about_standby(await status(url)) == []
                 for instance in instances:
-                    told = [json.loads(line) for line in instance.so_far()]
-                    reasons = [event["reason"] for event in told if event["event"] == "warning"]
-                    assert [reason for reason in reasons if reason.startswith("store_")] == [
-                        "store_unconfirmed",
-                        "store_back",
-                    ] * 2
+                    assert (
+                        reasons(instance)
+                        == [
+                            "store_unconfirmed",
+                            "store_back",
+                        ]
+                        * 2
+                    )
             await check(fleet, instances)
     finally:
         standby.signal(signal.SIGCONT)
