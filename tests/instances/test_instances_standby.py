@@ -86,7 +86,7 @@ async def test_a_primary_without_its_standby_takes_nothing_new_and_loses_nothing
                 begin(start, home, name, port, "--metrics-port", str(own))
                 for name, own in zip(("one", "two"), metrics, strict=True)
             ]
-            async with within(150), devices(wan, 4) as fleet:
+            async with within(150), devices(wan, 10) as fleet:
                 await asyncio.to_thread(instances[1].event, "pairing_code")  # the one that counts at both
                 await paired(instances[0], fleet)
                 found = await status(url)
