@@ -155,7 +155,7 @@ class Engine:
 
     @property
     def enter(self) -> list[str]:
-        """What stands before a command that is to run in the engine's own network."""
+        """Return the words before a command that run it in the engine's own network."""
         return ["nsenter", f"--net=/proc/{self._network.pid}/ns/net", "--"]
 
     def _unmount(self) -> None:

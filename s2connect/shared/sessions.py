@@ -178,7 +178,7 @@ class PostgresqlSessions:
             return
         with held_back() as effects:
             async with self._database.transaction() as within:
-                # Where there is no such token, nothing is locked: strangers cost two round trips, and write nothing.
+                # A token that is unknown locks and writes nothing: a stranger costs two round trips.
                 values = {"digest": token_digest(token), "me": self.holder}
                 rows = self._rows.understood(await within.first(_LOCK_CONFIRMED, values))
                 yield _core_of(rows), rows[0]["now"] if rows else 0.0

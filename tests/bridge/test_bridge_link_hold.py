@@ -52,7 +52,7 @@ class FakeHold:
     def close(self) -> None:
         self.let_go()
 
-    # What the test does
+    # Steps of the test
 
     def grant(self, seconds: float = math.inf) -> None:
         self.until, self.where = asyncio.get_running_loop().time() + seconds, ""

@@ -183,7 +183,7 @@ async def test_where_it_comes_to_the_other_instance_that_one_connects_and_the_fi
             await until(lambda: sum(made.open.values()) == 1)
             await connection.close()
         assert "out of date" not in caplog.text, "each instance has the token that another one got"
-        # Where the other side cannot be connected nobody is let in.
+        # Nobody is let in while the other side cannot be connected.
         token, _ = await device.confirm("b", await device.initiate("a"))
         (pairing,) = await made.manager.pairings()
         await made.manager.node().unpair(pairing.key.remote)

@@ -1,4 +1,4 @@
-"""What comes late in a session that goes on elsewhere: not delivered where the instance hears nothing of that."""
+"""Late messages of a session that goes on elsewhere: an instance that hears nothing of that does not deliver them."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Site:
         self.delivered.append(message.id)
 
     def is_certain(self) -> bool:
-        """Whether the one instance would know of a takeover."""
+        """Return True if the first instance would know of a takeover."""
         owners = self.one.pairings.ownership
         assert owners is not None
         return owners.is_certain()

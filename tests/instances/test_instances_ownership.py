@@ -158,7 +158,7 @@ async def test_what_comes_in_a_session_is_delivered_when_the_instance_that_had_i
 async def test_an_instance_that_stood_still_delivers_nothing_of_a_session_that_was_taken_over_meanwhile(
     postgresql: str, monkeypatch: pytest.MonkeyPatch, taken: bool
 ) -> None:
-    """What has come meanwhile is read before any hint; it may come before or after the messages of the new session."""
+    """Messages that came meanwhile are read before any hint, before or after those of the new session."""
     asked: list[str | None] = []
 
     def note(_: Session, message: Message) -> None:
@@ -429,7 +429,7 @@ async def test_a_link_that_is_wanted_while_the_database_is_away_is_taken_when_it
 async def test_a_link_that_is_taken_again_while_it_is_given_up_is_held(
     postgresql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What gave up the former hold came to the database behind what took the next one, and ended that."""
+    """The release of the former hold reached the database behind the claim of the next one, and ended that."""
     release = PostgresqlOwners.release_links
 
     async def late(shared: PostgresqlOwners, keys: Collection[PairKey]) -> None:

@@ -1,4 +1,4 @@
-"""What is withheld of a session while only its peer can tell whether it is still there."""
+"""Reading of a session: messages are withheld while only its peer can tell whether it is still there."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class World:
     def when_certain(self, call: Callable[[], None]) -> None:
         self.uncertain.append(call)
 
-    # What happens
+    # Events of the script
 
     def come(self, text: str) -> None:
         if not self.reading.withholds(text, self.come):

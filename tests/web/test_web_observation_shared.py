@@ -1,4 +1,4 @@
-"""What the page and the metrics know where several instances share a database with very many pairings."""
+"""Observation for page and metrics where several instances share a database with very many pairings."""
 
 from __future__ import annotations
 
