@@ -121,6 +121,7 @@ class Worker:
     process: asyncio.subprocess.Process | None = None
     _asked: int = 0
     _waiting: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Run the process until its end; Failure, unless it was to end."""
@@ -128,13 +129,14 @@ class Worker:
             return
         self.starts += 1
         self.error = None
-        self.process = process = await asyncio.create_subprocess_exec(
-            *self.words,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=self.environment,
-            limit=4 * MAX_LINE_BYTES,
-        )
+        async with self._starting:
+            self.process = process = await asyncio.create_subprocess_exec(
+                *self.words,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env=self.environment,
+                limit=4 * MAX_LINE_BYTES,
+            )
         assert process.stdout is not None
         try:
             while line := await process.stdout.readline():
@@ -194,7 +196,8 @@ class Worker:
     async def end(self, *, drain: bool) -> None:
         """End it: after it has handed its sessions over, or at once."""
         self.ends = True
-        process = self.process
+        async with self._starting:  # whoever is cancelled while a process is being started does not wait for its end
+            process = self.process
         if process is None or process.returncode is not None:
             return
         if drain:

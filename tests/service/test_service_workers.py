@@ -155,3 +155,15 @@ async def test_a_worker_whose_input_is_closed_counts_as_ended() -> None:
         with pytest.raises(Failure, match="box-1 ended before it answered"):
             await worker.ask({"command": "status"})
         await one.workers.close()
+
+
+async def test_a_worker_that_is_being_started_is_ended_too() -> None:
+    one = _Machine()
+    worker = Worker("box-1", _deaf(), {}, one.workers.report)
+    async with within(30), one.supervisor:
+        running = one.supervisor.spawn(worker.run(), "worker")
+        await asyncio.sleep(0)
+        await worker.end(drain=False)
+        assert worker.process is not None
+        assert worker.process.returncode == 0
+        await running
