@@ -112,17 +112,18 @@ class Site:
     def ask(self, source: str, request: bytes, *, name: str = HOST, times: int = 1) -> list[int]:
         """Send a request from an address, again and again on one connection; return the statuses."""
         found = []
-        with (
-            socket.create_connection(("127.0.0.1", self.port), patience(10), (source, 0)) as plain,
-            self.context.wrap_socket(plain, server_hostname=name) as tls,
-        ):
-            reader = tls.makefile("rb")
-            for number in range(times):
-                if number % PIPELINED == 0:
-                    tls.sendall(request * min(PIPELINED, times - number))
-                found.append(int(reader.readline().split()[1]))
-                while reader.readline().strip():
-                    pass
+        # Wrapped before it connects: Python leaves a socket open that is reset between connecting and wrapping.
+        with self.context.wrap_socket(socket.socket(), server_hostname=name) as tls:
+            tls.settimeout(patience(10))
+            tls.bind((source, 0))
+            tls.connect(("127.0.0.1", self.port))
+            with tls.makefile("rb") as reader:
+                for number in range(times):
+                    if number % PIPELINED == 0:
+                        tls.sendall(request * min(PIPELINED, times - number))
+                    found.append(int(reader.readline().split()[1]))
+                    while reader.readline().strip():
+                        pass
         return found
 
     def until_served(self) -> None:

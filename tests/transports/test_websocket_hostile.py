@@ -354,7 +354,7 @@ async def test_a_server_may_send_with_its_response_and_in_any_pieces(rig: Any) -
             stream = stream[cut:]
             await asyncio.sleep(0.01)
         writer.write(stream)
-        await reader.read()
+        await reader.read(1)  # the answer to its close; a client waits for the server to end the connection
 
     async with rig() as made, raw_server(made, serve) as details:
         size = 120
