@@ -236,9 +236,9 @@ def test_limits_count_by_the_address_of_the_client(site: Callable[..., Site], fi
     here = site(tls=tls)
     here.balance(BALANCER / file)
     here.until_served()
-    flooding = here.ask("127.0.0.7", REFUSED, name="a.i.localhost", times=600)
+    flooding = here.ask("127.0.0.7", REFUSED, name="a.i.localhost", times=1500)
     assert flooding[:100] == [404] * 100
-    assert flooding[-1] == 429
+    assert 429 in flooding, "not necessarily the last: what an address may do grows meanwhile"
     assert here.ask("127.0.0.8", GET, name="a.i.localhost") == [200]
     assert here.ask("127.0.0.7", GET, name="b.i.localhost") == [200], "each instance has limits of its own"
 
