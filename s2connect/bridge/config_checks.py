@@ -50,9 +50,21 @@ UNUSED_BROKER: Final = (
     f'["{MQTT}", "WebSocket"]'
 )
 
-OWN_CLIENT_IDS: Final = (
-    "client_id is missing: with store each instance has an MQTT client id of its own, so only a program that opens its "
-    "sessions itself finds all of them"
+NO_GATEWAY: Final = (
+    "[mqtt] needs a gateway: with store each instance has an MQTT client id of its own, and this program knows the "
+    'bridge by one name, e.g. gateway = "s2-gateway"; or give the client_id of the program, if it opens its sessions '
+    "itself"
+)
+
+UNLISTED: Final = (
+    "path: with store only the instance to which such a device comes knows it, and the others list the devices for the "
+    "energy manager at the broker without it; give each device its [[route.devices.device]], or give the client_id of "
+    "the energy manager, if it opens its sessions itself"
+)
+
+ONE_CLIENT_ID: Final = (
+    "client_id: with store it is the same for all instances, and two with one client id end each other's connection; "
+    "put {instance} into it"
 )
 
 NO_TLS: Final = "anybody on the way can read along and give commands"
@@ -79,12 +91,24 @@ def check(problems: Problems, sections: Mapping[Place, BaseModel]) -> None:
     static = ((place, device.id) for place, device in sections.items() if isinstance(device, MqttDevice))
     _distinct(problems, "another device at the broker has this id", static)
     if any(isinstance(section, EndpointSection) and section.store is not None for section in sections.values()):
-        for place, section in sections.items():
-            if isinstance(section, MqttPeer) and section.client_id is None:
-                problems.add(place, OWN_CLIENT_IDS)
+        _several(problems, sections)
     if not uses_broker(sections.values()):
         for place in (place for place, section in sections.items() if isinstance(section, MqttSettings)):
             problems.add(place, UNUSED_BROKER, fatal=False)
+
+
+def _several(problems: Problems, sections: Mapping[Place, BaseModel]) -> None:
+    """Check what concerns a bridge of several instances."""
+    broker = next((section for section in sections.values() if isinstance(section, MqttSettings)), None)
+    for place, section in sections.items():
+        if isinstance(section, MqttPeer) and section.client_id is None:
+            if broker is not None and broker.gateway is None:
+                problems.add(place, NO_GATEWAY)
+            devices = sections.get((*place[:-1], "devices")) if isinstance(section, MqttManager) else None
+            if isinstance(devices, PlainServerDevices) and devices.path is not None:
+                problems.add((*place[:-1], "devices", "path"), UNLISTED)
+        if isinstance(section, MqttSettings) and section.is_shared_id:
+            problems.add((*place, "client_id"), ONE_CLIENT_ID, fatal=False)
 
 
 def uses_broker(sides: Iterable[BaseModel]) -> bool:

@@ -9,7 +9,7 @@ from s2connect import Connection, NodeId, Role, for_display
 from s2connect.bridge.config import MqttDevice, MqttDevices, MqttManager, MqttPeer
 from s2connect.bridge.devices import Device, read_secret
 from s2connect.bridge.nodes import representative_id
-from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks, RouteSide
+from s2connect.bridge.sides import ConfiguredDevicesSide, Initiator, LinkSide, ManagerSide, RouteSide
 from s2connect.errors import S2ConnectError, UsageError
 from s2connect.transports import (
     ListedDevice,
@@ -79,7 +79,7 @@ class MqttSide(RouteSide):
             topic_prefix=peer.prefix or self._mqtt.prefix,
             server=remote if ours else local,
             client=local if ours else remote,
-            mc=self._mqtt.client_id if peer.client_id is None else peer.client_id,
+            mc=self._mqtt.opens_as if peer.client_id is None else peer.client_id,
             client_role=self._role.other if ours else self._role,
             versions=peer.s2_versions,
             secret=secret,
@@ -138,10 +138,9 @@ class MqttManagerSide(MqttSide, ManagerSide):
         self._changed = asyncio.Event()
         self._gateway: StaticGateway | None = None
 
-    async def start(self, links: RouteLinks) -> None:
-        await super().start(links)
+    def devices_known(self) -> None:
         if self._config.client_id is None:  # the energy manager waits for our sessions, and learns of whom
-            links.supervisor.keep(self._list, "device-list")
+            self._links.supervisor.keep(self._list, "device-list")
 
     async def close(self) -> None:
         if self._gateway is not None:  # the list stays: the devices do, while the bridge is away

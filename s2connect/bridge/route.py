@@ -79,6 +79,7 @@ class Route(RouteLinks):
         try:
             await self.manager.start(self)
             await self.devices.start(self)
+            self.manager.devices_known()
         except BaseException:
             await self.close()
             raise

@@ -208,6 +208,9 @@ class ManagerSide(RouteSide, ABC):
 
     is_durable: ClassVar[bool] = False
 
+    def devices_known(self) -> None:
+        """Note that the route has started: all devices that were known then are represented."""
+
     async def prepare(self, devices: Sequence[Device]) -> None:
         """Prepare to represent many devices, with one write instead of one for each; :meth:`represent` follows.
 

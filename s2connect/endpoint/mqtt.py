@@ -26,5 +26,6 @@ async def mqtt_transport(state: EndpointState) -> MqttTransport:
         guest_context=lambda: wan_client_context(state.config.trust_anchors),
         addresses_of=state.resolver.resolve if config.connects_to_internet_only else None,
         failures=state.supervisor.failures,
+        wall_time=state.wall_time,
         on_suspicion=lambda sentence: state.notice("broker_client_id", sentence),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from s2connect import Endpoint, NodeConfig, Role
+from s2connect.bridge import Bridge, load
 from s2connect.errors import S2ConnectError
 from s2connect.service.commands import Code, Pair, ShowBridge
 from s2connect.service.control import connect
@@ -90,6 +91,26 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def opened(wan: Wan, directory: Path, url: str, name: str, rest: str) -> AsyncIterator[Bridge]:
+    """An instance of a bridge in this process, whose file has this ``rest``."""
+    wan.config(Role.CEM, "localhost")
+    file = directory / f"{name}.toml"
+    file.write_text(
+        f'home = "home-{name}"\n[page]\nenabled = false\n[endpoint]\ndeployment = "WAN"\nhost = "localhost"\nport = 0\n'
+        'bind = "127.0.0.1"\ncertificate = "localhost.pem"\nprivate_key = "localhost.key"\n'
+        f'trust_anchors = "{wan.anchors.name}"\nvault = "files"\nstore = "{url}"\ninstance = "{name}"\n{rest}'
+    )
+    async with Bridge.open((await asyncio.to_thread(load, file))[0]) as bridge:
+        yield bridge
+
+
+def up_at(*bridges: Bridge) -> list[str]:
+    """Names of the links that are up at these instances, sorted."""
+    found = [link for bridge in bridges for route in bridge.routes.values() for link in route.status()]
+    return sorted(link.name for link in found if link.state == "up")
 
 
 class Instance:

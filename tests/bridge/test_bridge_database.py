@@ -119,12 +119,21 @@ def test_mistakes_are_named_with_their_lines(directory: Path, lines: str, told: 
     assert told in "\n".join(map(str, refused.value.problems)), refused.value.problems
 
 
-def test_static_mqtt_with_several_instances_needs_a_peer_that_opens_its_sessions(directory: Path) -> None:
+def test_static_mqtt_with_several_instances_needs_one_name_and_devices_that_all_of_them_know(directory: Path) -> None:
     made = file(directory, "home", 'store = "postgresql://db/s2"\n[mqtt]\nurl = "mqtts://broker.example"\n')
     peer = 'type = "mqtt"\nid = "0d4c9a1e-3f7b-4a1e-8c55-9b9f3f0e7c12"\nprotection = "plain"\n'
     text = made.read_text().replace('[route.manager]\ntype = "s2-connect"\n', f"[route.manager]\n{peer}")
     made.write_text(text)
-    with pytest.raises(BridgeFileError, match="client_id is missing: with store each instance"):
+    with pytest.raises(BridgeFileError, match=r'\[mqtt\] needs a gateway: .* gateway = "s2-gateway"'):
         load(made)
     made.write_text(f'{text}client_id = "program"\n')
     load(made)
+    named = text.replace("[mqtt]\n", '[mqtt]\ngateway = "s2-gateway"\n')
+    for client_id, is_warned in (("", False), ("s2-gateway-{instance}", False), ("s2-gateway", True)):
+        line = f'client_id = "{client_id}"\n' if client_id else ""
+        made.write_text(named.replace("[mqtt]\n", f"[mqtt]\n{line}"))
+        assert any("{instance}" in str(problem) for problem in load(made)[1]) is is_warned
+    by_path = '[route.devices]\ntype = "plain-server"\nport = 8099\npath = "/{id}"\n'
+    made.write_text(named.replace('[route.devices]\ntype = "s2-connect"\n', by_path))
+    with pytest.raises(BridgeFileError, match="path: with store only the instance to which such a device comes"):
+        load(made)

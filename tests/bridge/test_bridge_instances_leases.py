@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import pytest
@@ -16,11 +17,15 @@ import pytest
 pytest.importorskip("psycopg")
 
 from s2connect import NodeDescription, NodeId, PlainAcceptor, PlainServer, Role, Session
+from s2connect.endpoint import ownership
 from s2connect.errors import S2ConnectError
-from tests.bridge.instance_fixtures import Cloud, cloud
+from s2connect.session import ownership as rules
+from s2connect.store.postgresql.sealing import KEY_VARIABLE
+from tests.bridge.instance_fixtures import Cloud, cloud, opened, up_at
 from tests.command import Running, start
 from tests.endpoint.conftest import MEASUREMENT, Wan, wan
 from tests.instances.cloud import DETAILS
+from tests.postgresql import STORE_KEYS
 from tests.waits import until, within
 
 __all__ = ["start", "wan"]
@@ -38,6 +43,7 @@ class Old:
     Attributes:
         acknowledged: Ids of the messages of each device that were.
         received: Those that the energy manager has received, in their order.
+        sessions: Number of sessions of each device with the energy manager so far.
         late: Those that it has received over a session after the first one of the next session of the device.
     """
 
@@ -46,28 +52,35 @@ class Old:
         self.acknowledged: dict[str, list[str]] = {name: [] for name in names}
         self.received: dict[str, list[str]] = {name: [] for name in names}
         self.late: list[str] = []
-        self._newest: dict[str, int] = dict.fromkeys(names, 0)
+        self.sessions: dict[str, int] = dict.fromkeys(names, 0)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.routes = ""
+        self.routes = self.manager = ""
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Old]:
+    async def managing(self) -> AsyncIterator[str]:
+        """Run the energy manager; its side of the route."""
         manager = PlainAcceptor(role=Role.CEM, local=NodeId(uuid4()), tokens=None, by_path=True)
-        async with PlainServer(manager, path="/{id}") as managers, PlainServer() as devices:
-            self.routes = '[[route]]\nname = "old"\n[route.manager]\ntype = "plain-client"\n'
-            self.routes += f'url = "ws://127.0.0.1:{managers.port}/{{id}}"\n[route.devices]\ntype = "plain-client"\n'
+        async with PlainServer(manager, path="/{id}") as managers:
+            self.spawn(self._manager(manager))
+            yield f'type = "plain-client"\nurl = "ws://127.0.0.1:{managers.port}/{{id}}"\n'
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        async with self.managing() as self.manager, PlainServer() as devices:
+            self.routes = (
+                f'[[route]]\nname = "old"\n[route.manager]\n{self.manager}[route.devices]\ntype = "plain-client"\n'
+            )
             for name in self.names:
                 acceptor = PlainAcceptor(role=Role.RM, local=NodeId(uuid4()), tokens=None)
                 devices.add(f"/{name}", acceptor)
                 self.routes += f'[[route.devices.device]]\nid = "{name}"\nname = "{name}"\n'
                 self.routes += f'url = "ws://127.0.0.1:{devices.port}/{name}"\n'
-                self._spawn(self._device(name, acceptor))
-            self._spawn(self._manager(manager))
+                self.spawn(self._device(name, acceptor))
             try:
                 yield self
             finally:
@@ -77,7 +90,7 @@ class Old:
 
     async def _device(self, name: str, acceptor: PlainAcceptor) -> None:
         async for connection in acceptor:
-            self._spawn(self._send(name, Session(connection, peer=described(Role.CEM), role=Role.RM)))
+            self.spawn(self._send(name, Session(connection, peer=described(Role.CEM), role=Role.RM)))
 
     async def _send(self, name: str, session: Session) -> None:
         with contextlib.suppress(S2ConnectError):
@@ -89,15 +102,15 @@ class Old:
     async def _manager(self, acceptor: PlainAcceptor) -> None:
         async for connection in acceptor:
             session = Session(connection, peer=described(Role.RM), role=Role.CEM)
-            self._spawn(self._receive(connection.name, session))
+            self.spawn(self.receive(connection.name, session))
 
-    async def _receive(self, name: str, session: Session) -> None:
-        number = self._newest[name] = self._newest[name] + 1
+    async def receive(self, name: str, session: Session) -> None:
+        number = self.sessions[name] = self.sessions[name] + 1
         with contextlib.suppress(S2ConnectError):
             async for message in session:
                 if message.type == "PowerMeasurement" and message.id is not None:
                     self.received[name].append(message.id)
-                    if number != self._newest[name]:
+                    if number != self.sessions[name]:
                         self.late.append(message.id)
 
     async def flows(self) -> None:
@@ -165,3 +178,35 @@ async def test_a_link_that_nobody_asks_for_goes_on_elsewhere_when_its_lease_is_o
         assert set((await one_each(made, "a")).values()) == {"a"}
         await old.flows()
         old.check()
+
+
+@pytest.mark.timeout(120)
+async def test_links_go_to_an_instance_that_joins_until_both_have_as_many(
+    wan: Wan, postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of those that go says goodbye to both peers before, and no message is lost, late or there twice."""
+    for name, value in {"CLAIM_EVERY": 0.2, "LINK_RENEWAL": 0.5}.items():
+        monkeypatch.setattr(ownership, name, value)
+    for name, value in {"RESYNC_EVERY": 0.5, "FRESH_COUNTS": 0.1, "LEFT_ALONE": 0.5, "FIRST_TURN": 0.2}.items():
+        monkeypatch.setattr(rules, name, value)
+    monkeypatch.setenv(KEY_VARIABLE, base64.b64encode(STORE_KEYS[0]).decode())
+    names = [f"device-{number}" for number in range(6)]
+    async with (
+        within(100),
+        Old(names).running() as old,
+        opened(wan, tmp_path, postgresql, "a", old.routes) as a,
+    ):
+        await until(lambda: len(up_at(a)) == 6, 30)
+        await old.flows()
+        async with opened(wan, tmp_path, postgresql, "b", old.routes) as b:
+            await until(lambda: (len(up_at(a)), len(up_at(b))) == (3, 3), 40)
+            await old.flows()
+            assert sum(old.sessions.values()) == 9, "no more than the excess"
+            await asyncio.sleep(2.0)  # nothing comes of it
+            assert (len(up_at(a)), len(up_at(b)), sum(old.sessions.values())) == (3, 3, 9)
+            assert not set(up_at(a)) & set(up_at(b))
+        await until(lambda: len(up_at(a)) == 6, 40)
+        await old.flows()
+        old.check()
+        for name in names:
+            assert set(old.acknowledged[name]) <= set(old.received[name])

@@ -216,3 +216,45 @@ def test_a_link_is_left_with_a_word_to_both_peers_and_given_up() -> None:
         assert not setup.link.is_used
 
     play(scene, ACCEPT, OPEN)
+
+
+def test_a_link_that_another_instance_is_to_have_is_left_with_a_word_let_go_and_may_come_back() -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        hold.grant()
+        await setup.until(LinkState.UP)
+        ends = [asyncio.create_task(farewell(setup.peer(role))) for role in Role]
+        await setup.link.give_up("another instance has too few links")
+        assert all("SessionRequest" in types for types in await asyncio.gather(*ends))
+        assert (hold.let_go_times, hold.is_held, setup.link.is_used) == (1, False, False)
+        await asyncio.sleep(60)
+        assert (setup.state, setup.standing()) == (LinkState.ELSEWHERE, set())
+        hold.grant()
+        await setup.until(LinkState.UP)
+
+    play(scene, OPEN, OPEN)
+
+
+def test_a_link_that_is_just_being_connected_is_let_go_all_the_same() -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        hold.grant()
+        await setup.until(LinkState.REACHING, LinkState.UP)
+        await asyncio.wait_for(setup.link.give_up("another instance has too few links"), 10)
+        assert (hold.is_held, setup.standing()) == (False, set())
+
+    play(scene, OPEN, OPEN)
+
+
+def test_a_link_of_an_instance_that_is_about_to_end_begins_no_session_again() -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        hold.grant()
+        await setup.until(LinkState.UP)
+        given = asyncio.create_task(setup.link.give_up("another instance has too few links"))
+        await asyncio.sleep(0)
+        setup.link.begin_none("this instance is about to end")
+        await asyncio.gather(given, *(farewell(setup.peer(role)) for role in Role))
+        await setup.link.give_up("another instance has too few links")
+        hold.grant()
+        await asyncio.sleep(60)
+        assert (setup.state, setup.standing()) == (LinkState.ELSEWHERE, set())
+
+    play(scene, OPEN, OPEN)

@@ -161,11 +161,8 @@ def test_an_older_list_that_is_given_again_is_dropped_and_said_once(
     assert [record.message.count("older than the one before") for record in caplog.records] == [1, 1]
 
 
-async def test_the_lists_of_a_gateway_have_rising_times_also_where_its_clock_goes_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    times = iter([9_000_000, 3_000_000, 12_000_000])
-    monkeypatch.setattr("s2connect.transports.mqtt.gateways.time.time_ns", lambda: next(times))
+async def test_the_lists_of_a_gateway_have_rising_times_also_where_its_clock_goes_back() -> None:
+    times = iter([0.009, 0.003, 0.012])
     sent: list[Packet] = []
 
     class Broker:
@@ -175,7 +172,7 @@ async def test_the_lists_of_a_gateway_have_rising_times_also_where_its_clock_goe
             sent.append(packet)
             return 0
 
-    gateways, broker = Gateways(), cast("BrokerConnection", Broker())
+    gateways, broker = Gateways(lambda: next(times)), cast("BrokerConnection", Broker())
     for _ in range(3):
         await gateways.publish(broker, GATEWAY, "house", [PUMP])
     assert [read_list(GATEWAY, packet).at for packet in sent] == [9, 10, 12]

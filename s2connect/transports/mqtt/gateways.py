@@ -29,6 +29,10 @@ LIST_AGAIN = 30.0
 """Seconds until a list is published again in a cluster: what is retained at one node is not at the others, so that who
 subscribes there has it that much later."""
 
+LIST_ANEW = 300.0
+"""Seconds until each of several instances publishes its list again: what one of them published late, after it stood
+still, may be an older one."""
+
 Changed = Callable[[list[ListedDevice], list[ListedDevice]], object]
 """Callback with the devices that a list has more than the one before, and those that it has no more."""
 
@@ -89,9 +93,14 @@ class _Followed:
 
 
 class Gateways:
-    """The lists of one MQTT client. After every reconnect they are published and subscribed to anew."""
+    """The lists of one MQTT client. After every reconnect they are published and subscribed to anew.
 
-    def __init__(self) -> None:
+    Args:
+        wall_time: Returns the seconds since the epoch. Where several instances publish a list, all have one clock.
+    """
+
+    def __init__(self, wall_time: Callable[[], float] = time.time) -> None:
+        self._wall_time = wall_time
         self._published: dict[str, _Published] = {}
         self._followed: dict[str, _Followed] = {}
 
@@ -126,7 +135,7 @@ class Gateways:
 
     async def _publish(self, broker: BrokerConnection, published: _Published) -> None:
         merged = {device.id: device for part in published.devices.values() for device in part}
-        published.at = min(max(published.at + 1, time.time_ns() // 1_000_000), MAX_AT)
+        published.at = min(max(published.at + 1, int(self._wall_time() * 1000)), MAX_AT)
         try:
             salt = secrets.token_bytes(SALT_BYTES)
             packet = write_list(published.gateway, merged.values(), at=published.at, salt=salt)
@@ -140,10 +149,12 @@ class Gateways:
         except ConnectionClosed:
             pass  # it is published with the next one
 
-    async def repeat(self, broker: BrokerConnection) -> None:
-        """Publish all lists once more as they are."""
+    async def repeat(self, broker: BrokerConnection, *, anew: bool) -> None:
+        """Publish all lists once more: as they are, or ``anew`` with the time of now."""
         for published in list(self._published.values()):
-            if published.packet is not None:
+            if anew:
+                await self._publish(broker, published)
+            elif published.packet is not None:
                 await broker.publish(published.packet)
 
     def follow(self, gateway: StaticGateway, changed: Changed, newest: int, on_newest: Newest | None) -> None:

@@ -62,6 +62,8 @@ class MqttSettings(BaseModel):
         client_id: MQTT client id, of this endpoint only: two that share one end each other's connection (MQ-16). None
             until :meth:`complete` makes it of the host name. ``{instance}`` in it and in ``username`` is the name of
             the instance, where several serve one endpoint.
+        gateway: Name in the topics of the static sessions that this endpoint opens, and of its lists of devices, in
+            place of the client id: the same for all instances, because the programs at the broker know one (MQ-19).
         prefix: Topic prefix of the sessions that this endpoint offers.
         username: For the broker, None for none.
         password_file: File with the password, which only its owner may read.
@@ -81,6 +83,7 @@ class MqttSettings(BaseModel):
     url: MqttUrl = Field(default_factory=_first_node, validate_default=True)
     settle: Annotated[float, Field(ge=0, le=5)] | None = None
     client_id: Annotated[str, AfterValidator(_check_client_id)] | None = None
+    gateway: Annotated[str, AfterValidator(check_client_id)] | None = None
     prefix: Annotated[str, AfterValidator(check_prefix)] = "s2"
     username: str | None = None
     password_file: Path | None = None
@@ -110,6 +113,16 @@ class MqttSettings(BaseModel):
     def nodes(self) -> tuple[MqttUrl, ...]:
         """The URLs of all nodes, each once."""
         return tuple(dict.fromkeys((self.url, *(self.urls or ()))))
+
+    @property
+    def is_shared_id(self) -> bool:
+        """True if all instances have the same client id, so that there may be one only."""
+        return self.client_id is not None and INSTANCE not in self.client_id
+
+    @property
+    def opens_as(self) -> str:
+        """The name by which programs at the broker know this endpoint: its gateway, or its client id."""
+        return self.gateway or self.client_id or ""
 
     @property
     def settle_seconds(self) -> float:

@@ -7,9 +7,11 @@ import contextlib
 import logging
 import secrets
 import ssl
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from s2connect.certs.tls import wan_client_context
@@ -37,7 +39,15 @@ from s2connect.transports.mqtt.frames import (
     Packet,
     payload_room,
 )
-from s2connect.transports.mqtt.gateways import LIST_AGAIN, Changed, Gateways, Newest, TakeListed, accepting
+from s2connect.transports.mqtt.gateways import (
+    LIST_AGAIN,
+    LIST_ANEW,
+    Changed,
+    Gateways,
+    Newest,
+    TakeListed,
+    accepting,
+)
 from s2connect.transports.mqtt.parameters import (
     SUSPECT_AFTER,
     ChannelLimits,
@@ -92,6 +102,7 @@ class MqttTransport:
         limits: Seconds and bytes of the sessions.
         failures: Reports errors of ours in background tasks.
         on_suspicion: Called with a sentence where another client seems to have our client id (MQ-16).
+        wall_time: Returns the seconds since the epoch for lists of devices, by a clock that all instances share.
 
     Attributes:
         drops: Messages on our topics that could not be used, by reason.
@@ -110,6 +121,7 @@ class MqttTransport:
         limits: ChannelLimits | None = None,
         failures: FailureLog | None = None,
         on_suspicion: Callable[[str], None] | None = None,
+        wall_time: Callable[[], float] = time.time,
     ) -> None:
         self._role_of = role_of
         self._credentials = credentials or (lambda _: None)
@@ -118,7 +130,7 @@ class MqttTransport:
         self._offers: OpenOffers[MqttOffer] = OpenOffers()
         self._served: dict[NodeId, None] = {}
         self._static: dict[tuple[NodeId, NodeId], _Hooks] = {}
-        self._gateways = Gateways()
+        self._gateways = Gateways(wall_time)
         self._sessions: dict[tuple[NodeId, NodeId], MqttConnection] = {}
         self._used: dict[str, None] = {}
         self._failures = failures if failures is not None else FailureLog()
@@ -151,6 +163,11 @@ class MqttTransport:
     def client_id(self) -> str:
         """Our MQTT client id at our own broker. Raises UsageError without settings."""
         return self._need_home().client_id
+
+    @property
+    def opens_as(self) -> str:
+        """``mc`` in the topics of the static sessions that we open. Raises UsageError without settings."""
+        return self._need_home().settings.opens_as
 
     @property
     def prefix(self) -> str:
@@ -366,22 +383,30 @@ class MqttTransport:
     async def _connect(
         self, client: MqttClient, info: ConnectionInfo, parameters: SessionParameters, token: SessionToken | None
     ) -> MqttConnection:
+        inbound = Direction.sent_by(parameters.client_role).other
+        alone = parameters.mc != client.client_id  # several instances have that name: each reads its own sessions only
+        connection = None
         client.users += 1
         client.uses += 1
         try:
             broker = await client.up()
-            inbound = Direction.sent_by(parameters.client_role).other
+            channel = ClientChannel(parameters, token=token, boot=self._clients.boot, limits=self._limits_of(broker))
+            connection = MqttConnection(info, broker, channel, unsubscribe=alone)
             try:
                 async with asyncio.timeout(self._limits.open_timeout):
-                    inbound_topic = parameters.space.inbound(client.client_id, inbound)
-                    await broker.subscribe_once(inbound_topic, settle=broker.settle)
+                    if alone:
+                        await broker.subscribe(channel.inbound_topic)
+                        await asyncio.sleep(broker.settle)
+                    else:
+                        inbound_topic = parameters.space.inbound(client.client_id, inbound)
+                        await broker.subscribe_once(inbound_topic, settle=broker.settle)
             except TimeoutError:
                 raise PeerTimeout(f"The broker {broker.remote_address} does not answer.", hint=NO_BROKER) from None
             await asyncio.sleep(client.pace.wait(asyncio.get_running_loop().time()))
-            channel = ClientChannel(parameters, token=token, boot=self._clients.boot, limits=self._limits_of(broker))
-            connection = MqttConnection(info, broker, channel)
             await connection.open()
         except BaseException as error:
+            if connection is not None:
+                connection.abandon()
             self._clients.release(client)
             if isinstance(error, ConnectionClosed):
                 raise NotReachable("The connection to the MQTT broker was lost.", hint=NO_BROKER) from error
@@ -430,11 +455,11 @@ class MqttTransport:
         """Open a configured session as its client (MQ-19). Cancel-safe.
 
         Raises:
-            UsageError: This transport has no settings, or the client id is another than theirs.
+            UsageError: This transport has no settings, or the session has another name than theirs (``opens_as``).
             S2ConnectError: As :meth:`connect`.
         """
         home = self._need_home()
-        if session.mc != home.client_id:
+        if session.mc != home.settings.opens_as:
             raise UsageError("The static session is configured for another MQTT client id than that of the settings.")
         info = ConnectionInfo(MQTT, session.client, session.server, session.versions[0])
         parameters = SessionParameters.of_static(session, secrets.token_urlsafe(16))
@@ -480,27 +505,29 @@ class MqttTransport:
         """As a gateway: publish its devices for a server, retained, now and after every reconnect (MQ-19).
 
         Args:
-            gateway: What the server knows us by; ``mc`` is our client id.
+            gateway: What the server knows us by; ``mc`` is :attr:`opens_as`. Several instances have the same devices,
+                and each publishes them.
             part: What sets the devices: a list may have several parts, as of several routes.
             devices: All devices of this part; None forgets it and leaves the list as it was published.
 
         Raises:
-            UsageError: This transport has no settings, or the client id is another than theirs.
+            UsageError: This transport has no settings, or the gateway has another name than theirs.
         """
         home = self._need_home()
-        if gateway.mc != home.client_id:
+        if gateway.mc != home.settings.opens_as:
             raise UsageError("The gateway is configured for another MQTT client id than that of the settings.")
-        if home.settings.settle_seconds and self._repeating is None and not self._closed:
-            self._repeating = self._supervisor.keep(self._repeat_lists, "mqtt-lists")
+        every = LIST_AGAIN if home.settings.settle_seconds else LIST_ANEW if home.settings.gateway is not None else None
+        if every is not None and self._repeating is None and not self._closed:
+            self._repeating = self._supervisor.keep(partial(self._repeat_lists, every), "mqtt-lists")
         await self._gateways.publish(home.connection, gateway, part, devices)
 
-    async def _repeat_lists(self) -> None:
+    async def _repeat_lists(self, every: float) -> None:
         home = self._need_home()
         while True:
-            await asyncio.sleep(LIST_AGAIN)
+            await asyncio.sleep(every)
             with contextlib.suppress(ConnectionClosed):  # they are published with the next connection
                 if home.connection is not None:
-                    await self._gateways.repeat(home.connection)
+                    await self._gateways.repeat(home.connection, anew=home.settings.gateway is not None)
 
     # --- the end
 
