@@ -112,7 +112,8 @@ class Link:
         self.watch: LinkWatch | None = None
         self.hold = hold
         self._is_cut = False  # the session ends without a word: this instance has lost the link
-        self._closing = ""  # reason for which no session begins here any more
+        self._closing = ""  # reason for which no session begins here any more, or for now
+        self._rests = asyncio.Event()  # no session is up, and what was to be let go is
         if hold is not None:
             hold.user = self
             for side in self.sides.values():
@@ -188,7 +189,10 @@ class Link:
         self._changed.set()
 
     def begin_none(self, reason: str) -> None:
-        """Begin no session from now on, because the peers go to another instance soon; one that is up stays."""
+        """Begin no session from now on, because the peers go to another instance soon; one that is up stays.
+
+        Without a reason, begin sessions again.
+        """
         self._closing = reason
         self._changed.set()
 
@@ -197,6 +201,22 @@ class Link:
         if not self._over.done():
             self._over.set_result(self._closing)
         self._changed.set()
+
+    async def give_up(self, reason: str) -> None:
+        """End the session, after a request to connect anew, and let the link go, to have it again some time.
+
+        Cancel-safe: it goes on all the same.
+        """
+        if self._closing:
+            return  # it is given up for good
+        self._rests.clear()
+        self.begin_none(reason)
+        self.leave()
+        try:
+            await self._rests.wait()
+        finally:
+            if self._closing == reason:
+                self.begin_none("")
 
     def hold_lost(self, reason: str) -> None:
         """End the session at once: another instance has the link, or may have it."""
@@ -265,6 +285,7 @@ class Link:
             self._on(LinkEvent.STOP)
             raise
         finally:
+            self._rests.set()
             self._answer_all(NOT_NOW)
 
     def _answer_all(self, answer: str | None) -> None:
@@ -298,6 +319,7 @@ class Link:
         self._paired_anew = False
         if paired and self.hold is not None:
             self._look_at_hold(self.hold)
+        self._rests.set()
         if paired and self._has_request():
             return True
         may_open = paired and self._opens_itself() and (self.hold is None or self.hold.is_held) and not self._closing

@@ -40,6 +40,9 @@ class HoldUser(Protocol):
     def hold_lost(self, reason: str) -> None:
         """End at once what only the holder may do."""
 
+    async def give_up(self, reason: str) -> None:
+        """End the session, after a request to connect anew, and let the link go; all is done when this returns."""
+
 
 class Hold(Protocol):
     """Hold of a link, which one instance of several has at a time.

@@ -6,9 +6,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Final, Protocol, TypeVar
 
+from s2connect.endpoint.evening import EvenLinks
 from s2connect.endpoint.state import EndpointState, SharedOwners
 from s2connect.session.ownership import LINK_LEASE, Leases
 from s2connect.store.base import PairKey
@@ -26,14 +28,12 @@ CLAIMED_AT_ONCE: Final = 200
 IDLE_HOLD: Final = 60.0
 """Seconds without use after which a link is given up that a peer's request took."""
 
-ALIVE_EVERY: Final = 10.0
-"""Seconds between two counts of the living instances, where there are links to claim."""
-
 READ_EVERY: Final = 5.0
 """Seconds, at least, between two looks at who holds the links of others."""
 
 LOST: Final = "another instance has the link"
 OVER: Final = "the lease of the link is over"
+MOVES: Final = "another instance has too few links, and gets this one"
 
 
 class Releases:
@@ -84,6 +84,9 @@ class LinkUser(Protocol):
 
     def hold_lost(self, reason: str) -> None:
         """End at once what only the holder may do."""
+
+    async def give_up(self, reason: str) -> None:
+        """End in good order what only the holder may do, and let the link go; all is done when this returns."""
 
 
 class LinkHold:
@@ -159,7 +162,7 @@ class LinkHolds:
         self._leases = Leases()
         self._taken: dict[PairKey, int] = {}
         self._taking: dict[PairKey, bool] = {}  # by whether another one took it meanwhile
-        self._alive: tuple[float, int] | None = None
+        self._even = EvenLinks(state, shared, self._leases.held, self._give_up)
         self._read_at = -math.inf
 
     def add(self, key: PairKey) -> LinkHold:
@@ -292,22 +295,25 @@ class LinkHolds:
             if (hold := self._known.get(key)) is not None and self._leases.holds(key, now=self.now()):
                 hold.until, hold.where = asked_at + LINK_LEASE, ""
 
+    def freed(self) -> None:
+        """Note that an instance has given links up."""
+        self._even.freed()
+
     async def claim(self) -> bool:
-        """Claim links that nobody holds; return whether there may be more."""
+        """Claim links that nobody holds; return whether there may be more. Give some up where others have too few."""
         now = self.now()
         leased = [key for key, hold in self._known.items() if self._is_leased(hold)]
         free = [k for k in leased if k not in self._taken and not self._leases.holds(k, now=now)]
-        if not free or self._state.draining:
+        if not leased or self._state.draining:
             return False
-        if self._alive is None or now - self._alive[0] > ALIVE_EVERY:
-            self._alive = now, await self._shared.living()
-        share = -(-len(leased) // max(1, self._alive[1]))
-        # Links beyond this instance's share are taken slowly, so that the other instances have time to take theirs.
-        most = min(CLAIMED_AT_ONCE, max(1, share // 20, share - len(self._leases)))
+        most = await self._even.may_take(partial(self._shared.count_held, leased))
+        if not free or not most:
+            return False
         asked_at = self.now()
-        granted = await self._shared.claim_free_links(free, most)
+        granted = await self._shared.claim_free_links(free, min(most, CLAIMED_AT_ONCE))
         self._leases.granted(granted, asked_at=asked_at)
         self._set(granted, asked_at)
+        self._even.took(len(granted))
         for key in granted:
             if (hold := self._known.get(key)) is None:
                 self._dropped(key)
@@ -315,6 +321,13 @@ class LinkHolds:
             elif hold.user is not None:
                 hold.user.hold_changed()
         return len(granted) >= CLAIMED_AT_ONCE
+
+    async def _give_up(self, key: PairKey) -> None:
+        hold = self._known.get(key)
+        if hold is None or hold.user is None or not self._leases.holds(key, now=self.now()):
+            return
+        await hold.user.give_up(MOVES)
+        await self._releases.ended(key)
 
     def expire(self) -> None:
         """Lose the links whose lease is over."""

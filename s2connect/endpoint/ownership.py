@@ -8,10 +8,12 @@ import logging
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Final
 from uuid import UUID
 
 from s2connect.endpoint.connections import ConnectionManager, LiveConnection
+from s2connect.endpoint.evening import EvenLinks
 from s2connect.endpoint.handover import Handover
 from s2connect.endpoint.holding import LinkHolds, Releases, batches
 from s2connect.endpoint.state import EndpointState, SharedOwners
@@ -28,9 +30,7 @@ from s2connect.session.ownership import (
     Claim,
     Hearing,
     Leases,
-    LinkCounts,
     Outage,
-    Shares,
     Standing,
     Standstill,
     invalid,
@@ -58,8 +58,8 @@ LINKS_AT_ONCE: Final = 200
 IDLE_LINK: Final = 60.0
 """Seconds after which a link is given up that is not used."""
 
-HANDED_OVER_A_SECOND: Final = 20
-"""Links that are given up to other instances in a second, at most."""
+MOVES: Final = "the session goes on at another instance"
+"""Reason for ending the session of a link that another instance is to have."""
 
 CLOSE_WITHIN: Final = 3.0
 """Seconds for the last word to the database when the endpoint closes."""
@@ -101,8 +101,7 @@ class InstanceOwnership:
         self._uncertain: list[Callable[[], None]] = []  # to be called when this instance hears of takeovers again
         self._since: dict[PairKey, float] = {}  # when each link was taken
         self._wanted: set[PairKey] = set()
-        self._shares = Shares()
-        self._handing_over: asyncio.Task[None] | None = None
+        self._even = EvenLinks(state, shared, self._leases.held, self._give_up)
         self._doubtful: set[PairKey] = set()
         self._unused: set[Claim] = set()  # claims that are stored, and had no session at the last look
         self._doubt, self._resync, self._links, self._nodes, self._stood_still = (asyncio.Event() for _ in range(5))
@@ -258,7 +257,8 @@ class InstanceOwnership:
             case ["nodes"]:
                 self._nodes.set()
             case ["links"]:
-                self._shares.freed(now=self._now())
+                self._even.freed()
+                self.app_links.freed()
                 self._links.set()
 
     async def _keep_reviewing(self) -> None:
@@ -428,7 +428,7 @@ class InstanceOwnership:
 
     def look(self) -> None:
         """Look for links soon: more nodes connect."""
-        self._shares.look_again()
+        self._even.look_again()
         self._links.set()
         self.start()
 
@@ -507,36 +507,22 @@ class InstanceOwnership:
         granted = [key for key in wanted if await self._shared.claim_link(key)]
         nodes = [node for node, connections in self._connections.items() if connections.connects]
         if nodes:
-            if self._shares.is_stale(now=asked_at):
-                self._even_out(await self._shared.count_links(nodes))
-            most = self._shares.may_take(len(self._leases) + len(granted), now=asked_at)
+            most = await self._even.may_take(partial(self._shared.count_links, nodes), len(granted))
             if most:
                 granted += await self._shared.claim_links(nodes, wanted, min(most, LINKS_AT_ONCE))
         self._take(granted, asked_at)
-        self._shares.took(len(granted), len(self._leases))
+        self._even.took(len(granted))
         for key in granted:
             if (connections := self._connections.get(key.local)) is not None:
                 connections.connect_pair(key)
         if len(granted) >= LINKS_AT_ONCE:
             self._links.set()
 
-    def _even_out(self, counts: LinkCounts) -> None:
-        """Begin to give links up where others have too few."""
-        held = self._leases.held()
-        number = self._shares.read(counts, len(held), me=self._shared.instance, now=self._now())
-        if number and (self._handing_over is None or self._handing_over.done()):
-            keys = random.sample(held, min(number, len(held)))
-            self._handing_over = self._state.supervisor.spawn(self._hand_over(keys), "link", "hand-over")
-
-    async def _hand_over(self, keys: Collection[PairKey]) -> None:
-        """Give links up to instances that have too few: each once its session has ended, some a second."""
-        _log.info("links that go to other instances, which have too few: %d", len(keys))
-        for key in keys:
-            if (connections := self._connections.get(key.local)) is not None:
-                await connections.end_link(key.remote, "the session goes on at another instance")
-            if self._leases.released(key):
-                await asyncio.wait([self._releases.begin([key])])
-            await asyncio.sleep(1 / HANDED_OVER_A_SECOND)
+    async def _give_up(self, key: PairKey) -> None:
+        if (connections := self._connections.get(key.local)) is not None:
+            await connections.end_link(key.remote, MOVES)
+        if self._leases.released(key):
+            await asyncio.wait([self._releases.begin([key])])
 
     async def _keep_leases(self) -> None:
         while True:

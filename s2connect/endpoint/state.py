@@ -142,8 +142,8 @@ class SharedOwners(Protocol):
     async def links_of(self, nodes: Collection[NodeId]) -> Mapping[PairKey, LinkRow]:
         """Return the owners of all links of nodes, likewise."""
 
-    async def living(self) -> int:
-        """Return the number of living instances that do not drain."""
+    async def count_held(self, keys: Collection[PairKey]) -> LinkCounts:
+        """Return the number of these links, and how many of them each instance holds."""
 
     # Pairings
 

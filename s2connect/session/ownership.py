@@ -299,7 +299,7 @@ class Shares:
     def __init__(self) -> None:
         self._share = self._least = 0
         self._freed_at = self._gave_at = float("-inf")
-        self._gave = False
+        self._gave = self._beyond = False
         self._pause = RESYNC_EVERY
         self._alive: frozenset[str] = frozenset()
         self.read_at = float("-inf")
@@ -307,7 +307,7 @@ class Shares:
     def is_stale(self, *, now: float) -> bool:
         """Return whether the counts have to be read again."""
         age = now - self.read_at
-        return age > RESYNC_EVERY or (age > FRESH_COUNTS and self._freed_at > self.read_at)
+        return age > RESYNC_EVERY or (age > FRESH_COUNTS and (self._beyond or self._freed_at > self.read_at))
 
     def look_again(self) -> None:
         """Have the counts read again: this instance serves other nodes now."""
@@ -319,7 +319,7 @@ class Shares:
 
     def read(self, counts: LinkCounts, held: int, *, me: str, now: float) -> int:
         """Take counts in; return how many of the links held this instance has to give up now."""
-        self.read_at, self._share, self._least = now, counts.share, counts.least
+        self.read_at, self._share, self._least, self._beyond = now, counts.share, counts.least, False
         if (alive := frozenset(counts.held)) != self._alive:
             self._alive, self._pause = alive, RESYNC_EVERY
         surplus = min(counts.surplus(held, me), max(1, held // GIVEN_UP_PART))
@@ -342,6 +342,7 @@ class Shares:
 
     def took(self, number: int, held: int) -> None:
         """Note that so many links were taken, and how many are held now."""
+        self._beyond = number > 0 and held > self._share  # there may be fewer instances than were counted
         if self._gave and number and held > self._share:
             self._gave, self._pause = False, min(2 * self._pause, LONGEST_PAUSE)
 

@@ -71,6 +71,14 @@ _COUNT_LINKS: Final = f"""
     ) AS counted LEFT JOIN instance ON {ALIVE} AND NOT draining
 """  # noqa: S608 - constants
 
+_COUNT_HELD: Final = f"""
+    SELECT name, count(held.local) AS held FROM instance LEFT JOIN (
+        SELECT link.local, owner FROM ({_PAIRS}) AS asked (local, remote) JOIN link USING (local, remote)
+        WHERE until > clock_timestamp()
+    ) AS held ON owner = name
+    WHERE {ALIVE} AND NOT draining GROUP BY name
+"""  # noqa: S608 - constants
+
 _TAKE_LINK: Final = """
     WITH former AS MATERIALIZED (
         SELECT owner FROM link WHERE local = %(local)s AND remote = %(remote)s FOR UPDATE
@@ -359,15 +367,14 @@ class PostgresqlOwners:
         rows = await self._database.read("read", read)
         return {_key(row): LinkRow(row["owner"], row["generation"], row["over"]) for row in rows}
 
-    async def living(self) -> int:
-        """Return the number of living instances that do not drain."""
+    async def count_held(self, keys: Collection[PairKey]) -> LinkCounts:
+        """Return the number of these links, and how many of them each living instance holds."""
 
-        async def count(connection: Connection) -> Row | None:
-            statement = f"SELECT count(*) AS alive FROM instance WHERE {ALIVE} AND NOT draining"  # noqa: S608 - constants
-            return await (await connection.execute(statement.encode())).fetchone()
+        async def read(connection: Connection) -> list[Row]:
+            return await (await connection.execute(_COUNT_HELD, _columns(keys))).fetchall()
 
-        row = await self._database.read("read", count)
-        return 0 if row is None else int(row["alive"])
+        rows = await self._database.read("read", read)
+        return LinkCounts(len(keys), {row["name"]: row["held"] for row in rows})
 
     # Pairings
 

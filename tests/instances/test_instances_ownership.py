@@ -453,7 +453,7 @@ async def test_a_link_that_is_taken_again_while_it_is_given_up_is_held(
         assert held_by(KEY) == ["i0"]
         assert not await other.pairings.ownership.acquire(KEY), "there are no two holders"
 
-        handing = asyncio.create_task(one.pairings.ownership._hand_over([KEY]), name="test-hand-over")
+        handing = asyncio.create_task(one.pairings.ownership._give_up(KEY), name="test-hand-over")
         await until(lambda: not one.pairings.ownership.holds(KEY))  # type: ignore[union-attr]
         assert await one.pairings.ownership.acquire(KEY)
         await handing
