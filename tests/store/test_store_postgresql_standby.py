@@ -88,6 +88,29 @@ async def test_what_waits_for_a_standby_does_not_fill_the_database(
         await until(lambda: postgresql_cluster.sql(WAITING) == [(0,)])
 
 
+async def test_a_transaction_is_rolled_back_also_where_it_is_confirmed_again_meanwhile(postgresql: str) -> None:
+    """Its connection is somebody else's by then, and a COMMIT on it would say that all is well."""
+    store = await PostgresqlStore.open(postgresql, STORE_KEYS)
+    database, loop = store.database, asyncio.get_running_loop()
+    try:
+        async with within(30):
+            with pytest.raises(StorageUnavailable, match="does not confirm what is written"):
+                async with database.transaction() as transaction:
+                    await add(transaction, "https://rolled-back.example/")
+                    database._confirmation.late()
+                    loop.call_soon(loop.call_soon, database._confirmation.confirmed)
+            assert database.confirms
+            assert await store.refused_servers() == []
+            written = [
+                database.run("write", partial(add, url=f"https://h{number}.example/"))
+                for number in range(POOL_SIZE + 1)
+            ]
+            await asyncio.gather(*written)
+            assert len(await store.refused_servers()) == POOL_SIZE + 1
+    finally:
+        await store.close()
+
+
 @pytest.mark.rule("SES-03")
 async def test_an_activation_that_is_not_confirmed_is_not_acknowledged_and_not_shown(
     unconfirmed: str, postgresql_cluster: Cluster

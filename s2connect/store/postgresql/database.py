@@ -315,9 +315,11 @@ class Database:
         """Return a connection for a transaction. Raises StorageUnavailable also where none is confirmed."""
         self._confirmation.require()
         connection = await self._pool.take()
-        if self._confirmation.is_missing:  # found out while this one waited
+        try:
+            self._confirmation.require()  # found out while this one waited
+        except StorageUnavailable:
             await self._pool.give(connection)
-            self._confirmation.require()
+            raise
         return connection
 
     async def _in_transactions(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
@@ -409,9 +411,11 @@ class Database:
             # A statement failed and somebody went on: COMMIT would roll back, and say so in a word only.
             await self._roll_back(connection)
             raise failed
-        if self._confirmation.is_missing:  # found out since it has begun
-            await self._roll_back(connection)
+        try:
             self._confirmation.require()
+        except StorageUnavailable:  # found out since it has begun; it may be over when this one is rolled back
+            await self._roll_back(connection)
+            raise
         within = COMMIT_S + LOCK_S if transaction.ending else COMMIT_S
         late = asyncio.get_running_loop().call_later(within, self._give_up, connection)
         try:
