@@ -257,6 +257,8 @@ class PageServer(LocalServer):
                 return web.Response(status=401)
             if request.method == hdrs.METH_HEAD:
                 return web.Response(content_type="text/event-stream")
+            if session.ended:  # our own, because the service ends: a page that leaves then has nowhere to go
+                return web.Response(status=503)
             of_session = sum(one is session for one in self._streams.values())
             if len(self._streams) >= MAX_STREAMS or of_session >= MAX_STREAMS_OF_SESSION:
                 return web.Response(status=503, headers={hdrs.RETRY_AFTER: "30"})

@@ -315,8 +315,8 @@ async def test_the_focus_stays_where_an_update_changes_the_order() -> None:
 
 async def test_the_page_says_that_the_service_is_gone_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
     async with chromium() as browser, tab(browser) as page:
-        async with serving(shown("Heat pump")) as server:
-            port = server.port
+        port = free_port()  # nobody else is given it meanwhile
+        async with serving(shown("Heat pump"), port=port) as server:
             await page.goto(server.url)
             await expect(page.locator("#lost")).to_be_hidden()
         await expect(page.locator("#lost")).to_be_visible(timeout=patience(15) * 1000)

@@ -8,6 +8,7 @@ import ssl
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,11 @@ from s2connect.https import rate
 from s2connect.https import server as https_server
 from s2connect.https.server import is_loopback
 from s2connect.store.home import Home
-from s2connect.web import access, local_server, server
+from s2connect.web import access, local_server, local_user, server
 from s2connect.web.access import FREE_TRIES, PasswordHash
 from s2connect.web.password import monitoring_token
 from s2connect.web.server import MAX_STREAMS_OF_SESSION, PageServer
-from tests.waits import until, within
+from tests.waits import patience, until, within
 from tests.web.another_user import another_user, as_another_user, linux
 from tests.web.serving_page import PASSWORD, csrf_of, sees_the_page, serving
 
@@ -487,6 +488,31 @@ async def test_a_session_that_is_too_old_loses_its_stream(monkeypatch: pytest.Mo
             monkeypatch.setattr(access, "LIFETIME", 0.0)
             assert (await response.content.read()).endswith(b"event: leave\ndata: null\n\n")
         await until(lambda: served.streams == 0)
+
+
+@linux
+async def test_a_stream_that_is_asked_for_while_the_service_ends_does_not_send_its_page_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def user_of(*arguments: Any) -> int | None:
+        asked.set()
+        assert goes_on.wait(patience(20))
+        return local_user.user_of(*arguments)
+
+    monkeypatch.setattr(local_server, "user_of", user_of)
+    async with within(30), serving() as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
+        writer.write(b"GET /news HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(asked.is_set)
+        closing = asyncio.create_task(served.server.close())
+        await asyncio.sleep(0)
+        goes_on.set()
+        answered = await reader.read()
+        await closing
+        assert answered.startswith(b"HTTP/1.1 503"), answered
+        writer.close()
 
 
 @pytest.fixture
