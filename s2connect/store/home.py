@@ -140,7 +140,7 @@ class Home:
             StorageUnavailable: The lock file cannot be written.
             InsecurePermissions: Others have rights on the lock file.
         """
-        path = self.path / _LOCK
+        path, owner = self.path / _LOCK, os.getpid()
         try:
             descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
@@ -162,6 +162,10 @@ class Home:
                 raise sealed
             yield
         finally:
+            # Not only closed: a child that is being forked has the descriptor, and with it the lock, until it execs.
+            if os.getpid() == owner:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def _in_use(self, descriptor: int) -> HomeInUse:

@@ -126,6 +126,17 @@ def test_the_lock_of_a_killed_process_is_free_at_once(home: Home) -> None:
             pass
 
 
+def test_the_lock_is_let_go_though_a_child_that_is_being_forked_has_its_descriptor(home: Home) -> None:
+    with home.lock():
+        path = str((home.path / "lock").resolve())
+        of_child = next(os.dup(int(one.name)) for one in Path("/dev/fd").iterdir() if os.path.realpath(one) == path)
+    try:
+        with home.lock():
+            pass
+    finally:
+        os.close(of_child)
+
+
 def test_who_holds_the_lock_is_a_courtesy_only(home: Home) -> None:
     with home.lock():
         (home.path / "lock").write_bytes(b"\xff rubbish")
