@@ -92,13 +92,17 @@ async def test_a_transaction_is_rolled_back_also_where_it_is_confirmed_again_mea
     """Its connection is somebody else's by then, and a COMMIT on it would say that all is well."""
     store = await PostgresqlStore.open(postgresql, STORE_KEYS)
     database, loop = store.database, asyncio.get_running_loop()
+
+    async def found_unconfirmed() -> None:
+        async with database.transaction() as transaction:
+            await add(transaction, "https://rolled-back.example/")
+            database._confirmation.late()
+            loop.call_soon(loop.call_soon, database._confirmation.confirmed)
+
     try:
         async with within(30):
             with pytest.raises(StorageUnavailable, match="does not confirm what is written"):
-                async with database.transaction() as transaction:
-                    await add(transaction, "https://rolled-back.example/")
-                    database._confirmation.late()
-                    loop.call_soon(loop.call_soon, database._confirmation.confirmed)
+                await found_unconfirmed()
             assert database.confirms
             assert await store.refused_servers() == []
             written = [
