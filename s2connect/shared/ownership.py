@@ -40,21 +40,80 @@ _CLAIM: Final = f"""
 
 _PAIRS: Final = "SELECT * FROM unnest(%s::uuid[], %s::uuid[])"
 
-_CLAIM_LINKS: Final = """
-    WITH free AS MATERIALIZED (
-        SELECT pairing.local, pairing.remote FROM pairing LEFT JOIN link USING (local, remote)
-        WHERE communication_role = %(client)s AND pairing.local = ANY(%(nodes)s)
-        AND (confirmed OR paired_at < extract(epoch FROM clock_timestamp()) - %(settled)s
-            OR (pairing.local, pairing.remote) IN (SELECT * FROM unnest(%(locals)s::uuid[], %(remotes)s::uuid[])))
-        AND (link.until IS NULL OR link.until <= clock_timestamp())
-        LIMIT %(most)s FOR UPDATE OF pairing SKIP LOCKED
+# Whoever writes several rows locks them in one order, so that two never wait for each other in a circle: links by their
+# pair, pairings by their sequence.
+
+_RENEW_LINKS: Final = f"""
+    WITH mine AS MATERIALIZED (
+        SELECT local, remote FROM link WHERE (local, remote) IN ({_PAIRS}) AND owner = %s AND until > clock_timestamp()
+        ORDER BY local, remote FOR UPDATE
+    )
+    UPDATE link SET until = clock_timestamp() + make_interval(secs => %s) FROM mine
+    WHERE link.local = mine.local AND link.remote = mine.remote RETURNING link.local, link.remote
+"""  # noqa: S608 - constants
+
+_RELEASE_LINKS: Final = f"""
+    WITH mine AS MATERIALIZED (
+        SELECT local, remote FROM link WHERE (local, remote) IN ({_PAIRS}) AND owner = %s
+        ORDER BY local, remote FOR UPDATE
+    ), gone AS (
+        DELETE FROM link USING mine WHERE link.local = mine.local AND link.remote = mine.remote RETURNING 1
+    )
+    SELECT pg_notify(%s, 'links') FROM (SELECT count(*) AS count FROM gone) AS released WHERE count > 0
+"""  # noqa: S608 - constants
+
+_RENEW_TAKEN: Final = """
+    WITH mine AS MATERIALIZED (
+        SELECT link.local, link.remote FROM link
+        JOIN unnest(%s::uuid[], %s::uuid[], %s::bigint[]) AS taken (local, remote, gen) USING (local, remote)
+        WHERE generation = gen AND owner = %s ORDER BY link.local, link.remote FOR UPDATE OF link
+    )
+    UPDATE link SET until = clock_timestamp() + make_interval(secs => %s) FROM mine
+    WHERE link.local = mine.local AND link.remote = mine.remote
+"""
+
+_DISOWN: Final = """
+    WITH mine AS MATERIALIZED (
+        SELECT sequence FROM pairing
+        JOIN unnest(%s::uuid[], %s::uuid[], %s::float8[], %s::bigint[]) AS ended (local, remote, paired_at, gen)
+        USING (local, remote, paired_at)
+        WHERE generation = gen AND owner = %s ORDER BY sequence FOR UPDATE OF pairing
+    )
+    UPDATE pairing SET owner = NULL FROM mine WHERE pairing.sequence = mine.sequence
+"""
+
+_IS_LINK: Final = """
+    pairing.communication_role = %(client)s AND (confirmed
+        OR paired_at < extract(epoch FROM clock_timestamp()) - %(settled)s
+        OR (pairing.local, pairing.remote) IN (SELECT * FROM unnest(%(locals)s::uuid[], %(remotes)s::uuid[])))
+"""
+
+_CLAIM_LINKS: Final = f"""
+    WITH new AS MATERIALIZED (
+        SELECT local, remote FROM (
+            SELECT DISTINCT local, remote FROM pairing WHERE local = ANY(%(nodes)s) AND {_IS_LINK}
+            AND NOT EXISTS (SELECT FROM link WHERE link.local = pairing.local AND link.remote = pairing.remote)
+        ) AS candidate, LATERAL (
+            SELECT FROM pairing WHERE local = candidate.local AND remote = candidate.remote AND {_IS_LINK}
+            LIMIT 1 FOR UPDATE SKIP LOCKED
+        ) AS locked LIMIT %(most)s
+    ), over AS MATERIALIZED (
+        SELECT local, remote FROM link, LATERAL (
+            SELECT FROM pairing WHERE pairing.local = link.local AND pairing.remote = link.remote AND {_IS_LINK}
+            LIMIT 1 FOR UPDATE SKIP LOCKED
+        ) AS locked
+        WHERE until <= clock_timestamp() AND local = ANY(%(nodes)s)
+        LIMIT greatest(0, %(most)s - (SELECT count(*) FROM new))
     )
     INSERT INTO link (local, remote, owner, until)
-    SELECT DISTINCT local, remote, %(me)s, clock_timestamp() + make_interval(secs => %(lease)s) FROM free
+    SELECT local, remote, %(me)s, clock_timestamp() + make_interval(secs => %(lease)s)
+    FROM (SELECT * FROM new UNION ALL SELECT * FROM over) AS free ORDER BY local, remote
     ON CONFLICT (local, remote) DO UPDATE SET owner = excluded.owner, until = excluded.until
     WHERE link.until <= clock_timestamp()
     RETURNING local, remote
-"""
+"""  # noqa: S608 - constants
+"""Finds links without a row by two indexes alone, and reads a pairing only where its link is free: for each instance
+looks every few seconds, and mostly all links are held."""
 
 _ELSEWHERE: Final = f"""
     SELECT local, remote, owner FROM pairing WHERE owner != %s AND owner IN (SELECT name FROM instance WHERE {ALIVE})
@@ -62,13 +121,15 @@ _ELSEWHERE: Final = f"""
 """  # noqa: S608 - constants
 
 _COUNT_LINKS: Final = f"""
-    SELECT links, name,
-        (SELECT count(*) FROM link WHERE owner = name AND local = ANY(%(nodes)s) AND until > clock_timestamp()
-            AND EXISTS (SELECT 1 FROM pairing WHERE pairing.local = link.local AND pairing.remote = link.remote
-                AND communication_role = %(client)s)) AS held
-    FROM (
+    WITH held AS MATERIALIZED (
+        SELECT owner, count(*) AS held FROM link WHERE local = ANY(%(nodes)s) AND until > clock_timestamp()
+        AND EXISTS (SELECT FROM pairing WHERE pairing.local = link.local AND pairing.remote = link.remote
+            AND communication_role = %(client)s)
+        GROUP BY owner
+    )
+    SELECT links, name, coalesce(held, 0) AS held FROM (
         SELECT count(*) AS links FROM pairing WHERE communication_role = %(client)s AND local = ANY(%(nodes)s)
-    ) AS counted LEFT JOIN instance ON {ALIVE} AND NOT draining
+    ) AS counted LEFT JOIN instance ON {ALIVE} AND NOT draining LEFT JOIN held ON owner = name
 """  # noqa: S608 - constants
 
 _COUNT_HELD: Final = f"""
@@ -112,8 +173,8 @@ _CLAIM_FREE: Final = f"""
 """Rows are locked in one order, so that two instances never wait for each other in a circle."""
 
 _DIGEST: Final = """
-    SELECT count(*) || ' ' || coalesce(sum(hashtextextended(
-        local::text || remote::text || paired_at::text || confirmed::text || communication_role, 0)), 0) AS digest
+    SELECT count(*) || ' ' || coalesce(sum(uuid_hash_extended(local, uuid_hash_extended(remote,
+        hashfloat8extended(paired_at, hashtextextended(communication_role, confirmed::integer))))), 0) AS digest
     FROM pairing
 """
 
@@ -218,13 +279,7 @@ class PostgresqlOwners:
         )
 
         async def write(connection: Connection) -> None:
-            await connection.execute(
-                "UPDATE pairing SET owner = NULL FROM"
-                " unnest(%s::uuid[], %s::uuid[], %s::float8[], %s::bigint[]) AS ended (local, remote, paired_at, gen)"
-                " WHERE pairing.local = ended.local AND pairing.remote = ended.remote"
-                " AND pairing.paired_at = ended.paired_at AND generation = gen AND owner = %s",
-                values,
-            )
+            await connection.execute(_DISOWN, values)
 
         await self._database.write("write", write)
 
@@ -270,13 +325,9 @@ class PostgresqlOwners:
         """Lengthen leases that are not over; return those that are lengthened."""
 
         async def renew(connection: Connection) -> list[Row]:
-            cursor = await connection.execute(
-                "UPDATE link SET until = clock_timestamp() + make_interval(secs => %s)"  # noqa: S608 - constants
-                f" WHERE (local, remote) IN ({_PAIRS}) AND owner = %s AND until > clock_timestamp()"
-                " RETURNING local, remote",
-                (LINK_LEASE, *_columns(keys), self.instance),
-            )
-            return await cursor.fetchall()
+            return await (
+                await connection.execute(_RENEW_LINKS, (*_columns(keys), self.instance, LINK_LEASE))
+            ).fetchall()
 
         return {_key(row) for row in await self._database.write("write", renew)}
 
@@ -284,11 +335,7 @@ class PostgresqlOwners:
         """Give links up, and hint at that."""
 
         async def release(connection: Connection) -> None:
-            await connection.execute(
-                f"WITH gone AS (DELETE FROM link WHERE (local, remote) IN ({_PAIRS}) AND owner = %s RETURNING 1)"  # noqa: S608
-                " SELECT pg_notify(%s, 'links') FROM (SELECT count(*) AS count FROM gone) AS released WHERE count > 0",
-                (*_columns(keys), self.instance, CHANNEL),
-            )
+            await connection.execute(_RELEASE_LINKS, (*_columns(keys), self.instance, CHANNEL))
 
         await self._database.write("write", release)
 
@@ -336,15 +383,10 @@ class PostgresqlOwners:
 
     async def renew_taken(self, taken: Mapping[PairKey, int]) -> None:
         """Lengthen the leases of links that were taken, and are of these generations still."""
-        values = (LINK_LEASE, *_columns(taken), list(taken.values()), self.instance)
+        values = (*_columns(taken), list(taken.values()), self.instance, LINK_LEASE)
 
         async def renew(connection: Connection) -> None:
-            await connection.execute(
-                "UPDATE link SET until = clock_timestamp() + make_interval(secs => %s)"
-                " FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[]) AS taken (local, remote, gen)"
-                " WHERE link.local = taken.local AND link.remote = taken.remote AND generation = gen AND owner = %s",
-                values,
-            )
+            await connection.execute(_RENEW_TAKEN, values)
 
         await self._database.write("write", renew)
 

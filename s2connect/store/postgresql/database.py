@@ -503,6 +503,7 @@ def parameters(url: str, instance: str = "") -> dict[str, Any]:
         ) from None
     seconds = {"statement_timeout": STATEMENT_S, "lock_timeout": LOCK_S, "idle_in_transaction_session_timeout": IDLE_S}
     options = " ".join(f"-c {name}={value}s" for name, value in seconds.items())
+    options += " -c jit=off"  # to compile a statement over many pairings takes longer than to run it
     usual: dict[str, Any] = {
         "connect_timeout": CONNECT_S,
         "application_name": f"{APPLICATION}/{len(MIGRATIONS)} {instance}".rstrip()[:63],

@@ -3,7 +3,7 @@
 The operations are here without a transaction of their own, so that others can be made durable together with them.
 
 A pair of nodes is changed by one transaction at a time: what makes or confirms a pairing locks our node first. Rows of
-pairings are locked before anything else that belongs to them.
+pairings are locked before anything else that belongs to them, and several in the order of their sequence.
 """
 
 from __future__ import annotations
@@ -61,13 +61,19 @@ MAX_TOMBSTONES = 200_000
 """Tombstones of all instances, in some 30 MB; to find the oldest takes some 20 ms of an unpairing."""
 
 FORGET_TOMBSTONES = """
-    DELETE FROM tombstone
-    WHERE sequence <= (SELECT sequence FROM tombstone ORDER BY sequence DESC OFFSET %s LIMIT 1)
+    DELETE FROM tombstone WHERE sequence IN (
+        SELECT sequence FROM tombstone
+        WHERE sequence <= (SELECT sequence FROM tombstone ORDER BY sequence DESC OFFSET %s LIMIT 1)
+        ORDER BY sequence FOR UPDATE SKIP LOCKED
+    )
 """
 
 FORGET_REFUSED_SERVERS = """
-    DELETE FROM refused_server
-    WHERE sequence <= (SELECT sequence FROM refused_server ORDER BY sequence DESC OFFSET %s LIMIT 1)
+    DELETE FROM refused_server WHERE sequence IN (
+        SELECT sequence FROM refused_server
+        WHERE sequence <= (SELECT sequence FROM refused_server ORDER BY sequence DESC OFFSET %s LIMIT 1)
+        ORDER BY sequence FOR UPDATE SKIP LOCKED
+    )
 """
 
 
@@ -149,10 +155,13 @@ class PairingRows:
         self, transaction: Transaction, pairing: Pairing, *, alone: bool = False
     ) -> list[Replaced] | None:
         """See :meth:`Store.confirm_pairing`."""
-        this = f"SELECT confirmed FROM pairing WHERE {SAME} FOR UPDATE", same_values(pairing)  # noqa: S608 - constants
+        this = (
+            f"SELECT confirmed, paired_at FROM pairing WHERE {PAIR} ORDER BY sequence FOR UPDATE",  # noqa: S608 - constants
+            pair_values(pairing.key),
+        )
         others = [_locking_others(pairing.key)] if alone else []
         _, found, *of_others = await transaction.together(_locking(pairing.key), this, *others)
-        row = await found.fetchone()
+        row = next((row for row in await found.fetchall() if row["paired_at"] == pairing.paired_at), None)
         if row is None:
             raise NotPaired(GONE)
         if row["confirmed"]:
@@ -200,9 +209,10 @@ class PairingRows:
     ) -> None:
         """See :meth:`Store.update_descriptions`."""
         await transaction.execute(
-            "UPDATE pairing SET peer = coalesce(%s, peer), peer_endpoint = coalesce(%s, peer_endpoint)"  # noqa: S608 - constants
-            f" WHERE {PAIR}",
-            (node and node.to_json(), endpoint and endpoint.to_json(), *pair_values(key)),
+            f"WITH its AS MATERIALIZED (SELECT sequence FROM pairing WHERE {PAIR} ORDER BY sequence FOR UPDATE)"  # noqa: S608 - constants
+            " UPDATE pairing SET peer = coalesce(%s, peer), peer_endpoint = coalesce(%s, peer_endpoint)"
+            " FROM its WHERE pairing.sequence = its.sequence",
+            (*pair_values(key), node and node.to_json(), endpoint and endpoint.to_json()),
         )
 
     async def set_pin(self, transaction: Transaction, pairing: Pairing, pin: Pin) -> None:

@@ -254,6 +254,17 @@ _EPOCH = Migration(
     expand=("CREATE UNLOGGED TABLE epoch (id uuid NOT NULL, single boolean PRIMARY KEY DEFAULT true CHECK (single))",),
 )
 
+_MANY = Migration(
+    expand=(
+        # The links that nobody holds, found without reading a pairing.
+        "CREATE INDEX pairing_client_pair ON pairing (local, remote) INCLUDE (confirmed, paired_at)"
+        " WHERE communication_role = 'client'",
+        # A pairing by the id of its peer, or by the first characters of that.
+        "CREATE INDEX pairing_remote ON pairing (remote)",
+    ),
+    contract=("DROP INDEX pairing_client",),
+)
+
 MIGRATIONS: Sequence[Migration] = (
     _STORE,
     _SHARED,
@@ -264,5 +275,6 @@ MIGRATIONS: Sequence[Migration] = (
     _BRIDGES,
     _UNCONFIRMED,
     _EPOCH,
+    _MANY,
 )
 """All migrations of this program, oldest first. What has been released is never changed."""
