@@ -555,6 +555,7 @@ class InstanceOwnership:
                     _log.warning("the database answers again")
                     self._state.notice("store_back", "The database answers again.")
                     self._resync.set()
+                await self._shared.check_confirms()
                 self._notice_unconfirmed()
 
     def _notice_unconfirmed(self) -> None:

@@ -92,6 +92,9 @@ class SharedOwners(Protocol):
     async def probe(self) -> None:
         """Raise StorageUnavailable if the database does not answer."""
 
+    async def check_confirms(self) -> None:
+        """Find out whether the database confirms what is written. Raises nothing, and waits a bounded time."""
+
     async def claim(self, pairing: Pairing) -> Claim | None:
         """Make this instance the owner of a pairing's session; None where the pairing is no more."""
 

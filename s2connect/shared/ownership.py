@@ -204,6 +204,10 @@ class PostgresqlOwners:
         """True if the database confirms what is written, as far as is known."""
         return self._database.confirms
 
+    async def check_confirms(self) -> None:
+        """Find out whether it does. Raises nothing, and waits a bounded time."""
+        await self._database.check_confirms()
+
     async def probe(self) -> None:
         """Raise StorageUnavailable if the database does not answer; note what time it has."""
         await self._clock.read(self._database)

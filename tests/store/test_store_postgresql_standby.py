@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -194,3 +195,40 @@ async def test_what_was_lost_with_a_primary_is_not_taken_for_the_transaction_tha
     finally:
         for cluster in clusters:
             await asyncio.to_thread(cluster.close)
+
+
+async def test_whoever_writes_nothing_finds_out_that_nothing_is_confirmed(
+    unconfirmed: str, postgresql_cluster: Cluster
+) -> None:
+    """Within a bounded time, and without a connection that goes on waiting at the server."""
+    async with opened(postgresql_cluster, unconfirmed) as store, within(30):
+        database = store.database
+        assert database.confirms
+        await database.check_confirms()
+        assert not database.confirms
+        assert await store.refused_servers() == [], "reading goes on"
+        for _ in range(3):
+            await database.check_confirms()
+        assert postgresql_cluster.sql(WAITING)[0][0] <= 2, "that one, and the one that tries again"
+        confirm(postgresql_cluster)
+        await until(lambda: database.confirms)
+        await until(lambda: postgresql_cluster.sql(WAITING) == [(0,)])
+        await database.check_confirms()
+        assert database.confirms
+
+
+async def test_a_silent_database_does_not_hold_up_whoever_asks_whether_it_confirms(
+    postgresql: str, postgresql_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMMIT_S", 0.4)
+    store = await PostgresqlStore.open(postgresql, STORE_KEYS)
+    await store.refused_servers()
+    postgresql_cluster.signal(signal.SIGSTOP)
+    try:
+        async with within(10):
+            await store.database.check_confirms()
+        assert not store.database.confirms
+    finally:
+        postgresql_cluster.signal(signal.SIGCONT)
+    await until(lambda: store.database.confirms)
+    await store.close()

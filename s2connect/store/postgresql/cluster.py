@@ -20,7 +20,7 @@ LAGS: Final = 10.0
 SILENT: Final = 25.0
 """Seconds after which a standby that has not answered stands still: by default it does every ten."""
 
-WAITS: Final = 3.0
+WAITS: Final = 1.0
 """Seconds for which a commit may wait for a standby before that is worth a sentence."""
 
 _OWNERS: Final = f"""

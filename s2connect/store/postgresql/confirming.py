@@ -4,6 +4,9 @@ A COMMIT that waits keeps its connection at the server and its locks, also when 
 not be cancelled, because PostgreSQL would then show what the standby does not have. So after the first that waits too
 long nothing more is written, which bounds what waits at the server, until the database has confirmed a record that has
 no content. Reading goes on meanwhile.
+
+The first may be such a record, too: an instance that has nothing to write looks every few seconds, so that it does not
+count as ready where nothing could be written.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ TRY_EVERY: Final = 1.0
 
 EMPTY_RECORD: Final = "pg_logical_emit_message(true, 's2connect', '')"
 """Expression of SQL whose transaction ends when everything before it is on the standby, too."""
+
+WRITE_NOTHING: Final = f"SELECT {EMPTY_RECORD}"
+"""Statement that is such a transaction."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +97,6 @@ class Confirmation:
         connection = await self._connect()
         try:
             async with asyncio.timeout(CONFIRM_S):  # cancelled at the server, too: this record has nothing to show
-                await connection.execute(f"SELECT {EMPTY_RECORD}".encode())
+                await connection.execute(WRITE_NOTHING.encode())
         finally:
             connection.pgconn.finish()

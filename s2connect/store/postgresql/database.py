@@ -35,7 +35,7 @@ from psycopg.rows import dict_row
 from s2connect.errors import ConfigurationError, StorageUnavailable
 from s2connect.store.postgresql import pool
 from s2connect.store.postgresql.address import check_url, shown
-from s2connect.store.postgresql.confirming import EMPTY_RECORD, Confirmation
+from s2connect.store.postgresql.confirming import EMPTY_RECORD, WRITE_NOTHING, Confirmation
 from s2connect.store.postgresql.failures import TRANSIENT, is_lost, unavailable
 from s2connect.store.postgresql.pool import Pool, Row
 from s2connect.store.postgresql.schema import (
@@ -137,6 +137,31 @@ class Database:
     def confirms(self) -> bool:
         """True if it confirms what is written, as far as is known; if not, every write is refused at once."""
         return not self._confirmation.is_missing
+
+    async def check_confirms(self) -> None:
+        """Find out whether it confirms what is written, by a record without content. Raises nothing, waits a bounded time.
+
+        For an instance that writes nothing: others would be sent to it, and fail.
+        """
+        if self._closed or self._confirmation.is_missing:
+            return
+        try:
+            connection = await self._pool.take()
+        except StorageUnavailable:
+            return  # whoever reads finds that out
+        task = self._tasks.spawn(self._record_of_nothing(connection), "database-confirmation", expected=logging.DEBUG)
+        await asyncio.wait([task], timeout=COMMIT_S)
+        if not task.done():
+            self._confirmation.late()
+            task.cancel()  # at the server, too: this record has nothing to show
+
+    async def _record_of_nothing(self, connection: pool.Connection) -> None:
+        try:
+            await connection.execute(WRITE_NOTHING.encode())
+        except BaseException:
+            self._pool.discard(connection)
+            raise
+        await self._pool.give(connection)
 
     # Connections
 
