@@ -66,7 +66,7 @@ def read_secrets(config: EndpointConfig, limit: int) -> str:
 
     url = store_url(config)
     assert url is not None
-    vault = PostgresqlVault(url, read_keys(key_file(config)))
+    vault = PostgresqlVault(url, read_keys(key_file(config)), instance="doctor")
     try:
         names = vault.listed()
         for name in names[:limit]:

@@ -130,7 +130,7 @@ async def _open_database(stack: contextlib.AsyncExitStack, config: EndpointConfi
     nodes = SharedNodes(NodeRows(store.database))
     shared = PostgresqlShared(store.database, sealer)
     await shared.read_clock()
-    vault = PostgresqlVault(url, keys)
+    vault = PostgresqlVault(url, keys, instance=name)
     stack.callback(vault.close)
     presence = Presence(store.database, name, version=version("s2connect"))
     stack.push_async_callback(presence.leave)

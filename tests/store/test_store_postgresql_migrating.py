@@ -15,7 +15,8 @@ from s2connect.store.postgresql import database, migrating
 from s2connect.store.postgresql.database import Database
 from s2connect.store.postgresql.migrating import Tables, contract, expand
 from s2connect.store.postgresql.schema import MIGRATION_LOCK, MIGRATIONS, Migration
-from tests.postgresql import Cluster
+from s2connect.store.postgresql.vault import PostgresqlVault
+from tests.postgresql import STORE_KEYS, Cluster
 
 NOW = len(MIGRATIONS)
 LATER = (
@@ -60,6 +61,21 @@ async def test_an_instance_that_was_seen_a_moment_ago_counts_as_running(url: str
         await connection.execute(f"INSERT INTO instance (name, started, seen, version, schema) VALUES ({values})")
     with pytest.raises(StorageUnavailable, match="gone"):
         await contract(url, LATER)
+
+
+async def test_a_refused_contraction_names_each_instance_once_also_for_the_connection_to_its_secrets(url: str) -> None:
+    await expand(url, LATER)
+    running = await Database.open(url, instance="one")
+    secrets = PostgresqlVault(url, STORE_KEYS, instance="one")
+    try:
+        await running.read("read", lambda connection: connection.execute("SELECT 1"))
+        await asyncio.to_thread(secrets.listed)
+        with pytest.raises(StorageUnavailable, match=r"still use \S+: one\. Stop"):
+            await contract(url, LATER)
+    finally:
+        secrets.close()
+        await running.close()
+    await contract(url, LATER)
 
 
 async def test_tables_that_are_missing_or_older_are_refused_with_the_command(

@@ -28,8 +28,9 @@ from s2connect.store.postgresql.schema import (
 
 __all__ = ["Tables", "contract", "expand"]
 
-ENDING_S: Final = 1.0
-"""Seconds for which connections may be seen that have just ended."""
+ENDING_S: Final = 2.5
+"""Seconds for which connections may be seen that have just ended: on a busy machine their processes take a while. Less
+than instances wait for the lock of a migration."""
 
 LOCK_WAIT_S: Final = 3
 """Seconds for which a migration waits for another one, and for a table that instances use."""

@@ -27,11 +27,14 @@ class PostgresqlVault:
     Its methods block. It has one connection of its own, made with the first of them.
     """
 
-    def __init__(self, url: str, keys: Sequence[bytes]) -> None:
-        """Take the database, whose tables exist, and the keys. Raises ConfigurationError for what is no URL."""
+    def __init__(self, url: str, keys: Sequence[bytes], *, instance: str = "") -> None:
+        """Take the database, whose tables exist, and the keys. ``instance`` is whose connection it is for others.
+
+        Raises ConfigurationError for what is no URL.
+        """
         self._url = url
         self._sealer = Sealer(keys)
-        self._parameters = parameters(url, "vault") | {"row_factory": tuple_row}
+        self._parameters = parameters(url, instance) | {"row_factory": tuple_row}
         self._lock = threading.Lock()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
