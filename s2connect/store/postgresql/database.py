@@ -139,9 +139,10 @@ class Database:
         return not self._confirmation.is_missing
 
     async def check_confirms(self) -> None:
-        """Find out whether it confirms what is written, by a record without content. Raises nothing, waits a bounded time.
+        """Find out whether it confirms what is written, by a record without content.
 
-        For an instance that writes nothing: others would be sent to it, and fail.
+        Raises nothing, and waits a bounded time. An instance that writes nothing asks so: devices would be sent to it,
+        and fail.
         """
         if self._closed or self._confirmation.is_missing:
             return
