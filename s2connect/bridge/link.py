@@ -39,9 +39,6 @@ ARRIVAL_TIMEOUT: Final = 30.0
 RENDEZVOUS: Final = 20.0
 """Seconds for the second request where both sides connect to the bridge."""
 
-DOUBT: Final = 0.05
-"""Seconds until a message is looked at again that came while nobody knew whether the link is still here."""
-
 _UNEXPECTED: Final = "an unexpected error; its details are in the log"
 
 
@@ -468,9 +465,10 @@ class Link:
     async def _carry(self, relay: Relay) -> str:
         """Carry messages until a side is lost, or requests a new session. Returns the reason."""
         over = self._over
+        guard = None if self.hold is None else self.hold.guard
         for role, side in self._connected.items():
             take = partial(self._relayed, relay, over, role)
-            side.hand_to(take, partial(self._on_end, over, role), self._connected[role.other])
+            side.hand_to(take, partial(self._on_end, over, role), self._connected[role.other], guard)
         while not over.done():
             if not self._is_paired():
                 return "a pairing has ended"
@@ -490,9 +488,6 @@ class Link:
         if self.hold is not None and now >= self.hold.until:
             self.hold_lost("the lease of the link is over")
             return FAREWELL_TIMEOUT
-        if self.hold is not None and not self.hold.may_deliver():
-            self._connected[role].put_back(text)
-            return DOUBT
         outs = relay.received(role, text, now=now)
         worked = work_since(begun, size)
         if self.watch is not None:

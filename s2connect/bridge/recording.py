@@ -41,6 +41,9 @@ class ObservedConnection(Connection):
     def silence(self) -> float | None:
         return self._inner.silence()
 
+    def ask(self, call: Callable[[], None]) -> bool:
+        return self._inner.ask(call)
+
     async def send(self, text: str) -> None:
         self._show("sent", text)
         await self._inner.send(text)

@@ -10,6 +10,7 @@ from typing import Final
 from s2connect import Connection
 from s2connect.bridge.outbox import Outbox
 from s2connect.errors import ConnectionClosed
+from s2connect.session import DeliveryGuard, Withholding
 from s2connect.transports import NORMAL_CLOSURE
 
 MAX_KEPT: Final = 16
@@ -33,6 +34,7 @@ class SideConnection:
 
     Nothing is handed over before :meth:`hand_to`, after :meth:`hold`, during the pauses of ``Take``, while the other
     side has too much to send, or this side does not read. Then reading pauses, and what comes nevertheless is kept.
+    While a guard has doubts whether another process has the link, texts are withheld from ``Take``.
 
     Args:
         connection: The connection.
@@ -50,6 +52,7 @@ class SideConnection:
         self._loop = asyncio.get_running_loop()
         self._take: Take | None = None
         self._far: SideConnection | None = None  # itself, where there is none
+        self._withholding: Withholding | None = None
         self._kept: deque[str] = deque()
         self._is_open = False  # whether a text that comes is taken at once
         self._is_reading = True
@@ -57,18 +60,21 @@ class SideConnection:
         self._ended: ConnectionClosed | None = None
         connection.receive_into(self)
 
-    def hand_to(self, take: Take, on_end: OnEnd, far: SideConnection | None = None) -> None:
-        """Hand all texts to ``take`` from now on, as fast as the side ``far`` takes what follows from them."""
+    def hand_to(
+        self, take: Take, on_end: OnEnd, far: SideConnection | None = None, guard: DeliveryGuard | None = None
+    ) -> None:
+        """Hand all texts to ``take`` from now on, as fast as ``far`` takes what follows; ``guard`` may object."""
         self._take, self._on_end, self._far = take, on_end, far
+        if guard is not None:
+            self._withholding = Withholding(guard, self.connection, self._stop_reading, self._read_on, self._loop.time)
         self._go_on()
-
-    def put_back(self, text: str) -> None:
-        """Put a text back that was just taken: it is taken again after the pause that the taker returns."""
-        self._kept.appendleft(text)
 
     def hold(self) -> None:
         """Hand nothing over until :meth:`hand_to`."""
         self._take, self._far, self._is_open = None, None, False
+        if self._withholding is not None:
+            self._kept.extendleft(reversed(self._withholding.end()))
+            self._withholding = None
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
@@ -89,6 +95,8 @@ class SideConnection:
             self._kept.append(text)
             if len(self._kept) >= MAX_KEPT or len(text) >= LONG:
                 self._stop_reading()
+            return
+        if self._withholding is not None and self._withholding.withholds(text, self.text_received):
             return
         assert self._take is not None
         try:
@@ -136,7 +144,12 @@ class SideConnection:
             return
         if self._ended is not None:
             self._on_end(self._ended)
-        elif not self._is_reading:
+        else:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        has_paused = self._withholding is not None and self._withholding.has_paused
+        if self._is_open and not self._is_reading and not has_paused and self._ended is None:
             self._is_reading = True
             self.connection.resume_reading()
 

@@ -11,6 +11,7 @@ from s2connect import Connection, Message, Role, Supervisor
 from s2connect.bridge.config import ConfiguredDevice
 from s2connect.bridge.devices import Device
 from s2connect.errors import UsageError
+from s2connect.session import DeliveryGuard
 
 NOT_NOW: Final = "The other side of this bridge cannot be reached now; try again later."
 """Refusal of an unknown peer; the exact reason is not for strangers."""
@@ -58,11 +59,12 @@ class Hold(Protocol):
     where: str
 
     @property
+    def guard(self) -> DeliveryGuard:
+        """Return the guard of what is received on the link in its next session."""
+
+    @property
     def is_held(self) -> bool:
         """Return whether this instance has it."""
-
-    def may_deliver(self) -> bool:
-        """Return whether it is known to be here: False after this process stood still, until that is known."""
 
     async def take(self) -> None:
         """Take it from whichever instance has it. Raises StorageError."""

@@ -22,9 +22,9 @@ from s2connect.model.text import for_display
 from s2connect.session.answers import PermanentRefusals
 from s2connect.session.observers import Observer
 from s2connect.session.ownership import Claim
-from s2connect.session.reading import DeliveryGuard
 from s2connect.session.server_core import UNKNOWN_TOKEN_GRACE, UNKNOWN_TOKEN_INTERVAL, unknown_token_sentence
 from s2connect.session.session import Answerer, Session, SessionEnd
+from s2connect.session.withholding import DeliveryGuard
 from s2connect.store.base import Pairing, PairKey
 from s2connect.transports.backoff import BASE_DELAY
 from s2connect.transports.base import GOING_AWAY, Connection

@@ -1,21 +1,21 @@
-"""Handover of a session from another instance."""
+"""Handover of a session, or of a link, from another instance."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from s2connect.session.reading import DeliveryGuard
+from s2connect.session.withholding import DeliveryGuard
 
 
 class Handover:
-    """Guard of a session that another instance had: until that has ended it, or has had the time for it."""
+    """Guard of what another instance had: until that has ended it, or has had the time for it."""
 
     def __init__(self, owners: DeliveryGuard) -> None:
         self._owners = owners
         self._calls: list[Callable[[], None]] | None = []  # None when it is over
 
     def may_deliver(self) -> bool:
-        """Return whether the other instance has ended the session, and this one is known to have it."""
+        """Return whether the other instance has ended it, and this one is known to have it."""
         return self._calls is None and self._owners.may_deliver()
 
     def when_it_may(self, call: Callable[[], None]) -> None:

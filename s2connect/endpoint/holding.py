@@ -11,8 +11,10 @@ from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 from s2connect.endpoint.evening import EvenLinks
+from s2connect.endpoint.handover import Handover
 from s2connect.endpoint.state import EndpointState, SharedOwners
-from s2connect.session.ownership import LINK_LEASE, Leases
+from s2connect.session.ownership import HANDOVER_WITHIN, LINK_LEASE, Leases
+from s2connect.session.withholding import DeliveryGuard
 from s2connect.store.base import PairKey
 
 _log = logging.getLogger(__name__)
@@ -97,10 +99,13 @@ class LinkHold:
         until: When this instance has to end what only the holder may do, in seconds of the event loop; infinite where
             another instance says so.
         where: Name of another instance that holds it, as it was seen last; empty if none was.
+        guard: Guard of what is received on the link from now on; one that was just taken from another instance delivers
+            nothing before that has ended it, or has had the time for it.
     """
 
     def __init__(self, holds: LinkHolds, key: PairKey) -> None:
         self.key = key
+        self.guard: DeliveryGuard = holds.owners
         self.user: LinkUser | None = None
         self.until = -math.inf
         self.where = ""
@@ -111,10 +116,6 @@ class LinkHold:
     def is_held(self) -> bool:
         """Return whether this instance holds the link."""
         return self._holds.now() < self.until
-
-    def may_deliver(self) -> bool:
-        """Return whether the link is known to be here: False after this process stood still, until that is known."""
-        return self._holds.may_deliver()
 
     async def take(self) -> None:
         """Take the link, because its peer came to this instance; a former holder ends. Raises StorageUnavailable."""
@@ -141,7 +142,7 @@ class LinkHolds:
         shared: Owners of links.
         releases: Links that are being given up.
         wake: Has the tasks of the instance look at links soon.
-        may_deliver: Returns whether what this instance holds is known to be its.
+        owners: Guard of all that this instance holds.
     """
 
     def __init__(
@@ -150,9 +151,9 @@ class LinkHolds:
         shared: SharedOwners,
         releases: Releases,
         wake: Callable[[], None],
-        may_deliver: Callable[[], bool],
+        owners: DeliveryGuard,
     ) -> None:
-        self.may_deliver = may_deliver
+        self.owners = owners
         self.now = asyncio.get_running_loop().time
         self._releases = releases
         self._state = state
@@ -188,7 +189,7 @@ class LinkHolds:
         self._taking[key] = False
         try:
             await self._releases.ended(key)
-            generation = await self._shared.take_link(key)
+            generation, former = await self._shared.take_link(key)
         finally:
             doubtful = self._taking.pop(key, False)
         if self._known.get(key) is not hold:
@@ -197,8 +198,15 @@ class LinkHolds:
         self._leases.released(key)
         self._taken[key] = generation
         hold.until, hold.where, hold.used_at = math.inf, "", self.now()
+        is_first = generation == 1 or former == self._shared.instance  # of several at once, ``former`` is of none
+        hold.guard = self.owners if is_first else self._handed_over()
         if doubtful:
             await self.review([key])
+
+    def _handed_over(self) -> Handover:
+        handover = Handover(self.owners)
+        asyncio.get_running_loop().call_later(HANDOVER_WITHIN, handover.over)
+        return handover
 
     def _dropped(self, key: PairKey) -> bool:
         """Note that a link is not held here any more; return whether it was."""

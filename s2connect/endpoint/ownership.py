@@ -35,7 +35,7 @@ from s2connect.session.ownership import (
     Standstill,
     invalid,
 )
-from s2connect.session.reading import DeliveryGuard
+from s2connect.session.withholding import DeliveryGuard
 from s2connect.store.base import Pairing, PairKey
 
 _log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class InstanceOwnership:
         self._unused: set[Claim] = set()  # claims that are stored, and had no session at the last look
         self._doubt, self._resync, self._links, self._nodes, self._stood_still = (asyncio.Event() for _ in range(5))
         self._releases = Releases(state, shared)
-        self.app_links = LinkHolds(state, shared, self._releases, self._links.set, self.may_deliver)
+        self.app_links = LinkHolds(state, shared, self._releases, self._links.set, self)
         self.exchanges = False
         self._digest = ""
 

@@ -130,8 +130,8 @@ class SharedOwners(Protocol):
 
     # Links of an application, which are those of no pairing, or of several
 
-    async def take_link(self, key: PairKey) -> int:
-        """Take a link, whoever holds it, and hint at that to the former owner; return its generation."""
+    async def take_link(self, key: PairKey) -> tuple[int, str | None]:
+        """Take a link, whoever holds it, and hint at that to the former owner; return its generation, and that one."""
 
     async def claim_free_links(self, keys: Collection[PairKey], most: int) -> list[PairKey]:
         """Take some of these links that nobody holds."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from s2connect.session.latencies import Latencies
     from s2connect.session.observers import Direction, Observer
     from s2connect.session.session import Session, SessionEnd
+    from s2connect.session.withholding import DeliveryGuard, Withholding
     from s2connect.session.work import begin_work, work_since
     from s2connect.transports.backoff import SHORT_SESSION, Backoff
 
@@ -44,6 +45,8 @@ __all__ = [
     "TokenBucket",
     "begin_work",
     "work_since",
+    "DeliveryGuard",
+    "Withholding",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -57,6 +60,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.session.acknowledgements": "MAX_OUTSTANDING Acknowledged Acknowledgements",
         "s2connect.session.latencies": "Latencies",
         "s2connect.session.budget": "DEFAULT_LIMITS PeerBudget PeerLimits",
+        "s2connect.session.withholding": "DeliveryGuard Withholding",
         "s2connect.session.work": "begin_work work_since",
         "s2connect.transports.backoff": "SHORT_SESSION Backoff",
         "s2connect.model.log_limiter": "LogLimiter",

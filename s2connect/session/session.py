@@ -45,7 +45,8 @@ from s2connect.session.latencies import Latencies
 from s2connect.session.observers import Observer, Observers
 from s2connect.session.outgoing import STATUS_LIMIT, Departure, Leaving, Outgoing, sendable
 from s2connect.session.peer_log import PeerLog
-from s2connect.session.reading import DeliveryGuard, Reading
+from s2connect.session.reading import Reading
+from s2connect.session.withholding import DeliveryGuard
 from s2connect.session.work import LONG, begin_work, work_since
 from s2connect.supervisor import process_failures
 from s2connect.transports.base import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
@@ -172,7 +173,7 @@ class Session:
 
     def guard_with(self, guard: DeliveryGuard) -> None:
         """Withhold what is received while ``guard`` does not know whether the session is this process's."""
-        self._reading.guard = guard
+        self._reading.guard_with(guard)
 
     async def __aenter__(self) -> Self:
         return self
@@ -403,7 +404,8 @@ class Session:
 
     def text_received(self, text: str) -> None:
         """Handle a text of the peer: called by the connection."""
-        if self._reading.guard is not None and self._reading.withholds(text, self.text_received):
+        withholding = self._reading.withholding
+        if withholding is not None and withholding.withholds(text, self.text_received):
             return
         size = len(text)
         measured = size if self._answerer is None else LONG  # an application may take its time for a short text as well

@@ -151,7 +151,7 @@ _TAKE_LINK: Final = """
         SET owner = excluded.owner, until = excluded.until, generation = link.generation + 1
         RETURNING generation
     )
-    SELECT generation, CASE
+    SELECT generation, owner AS former, CASE
         WHEN owner != %(me)s THEN pg_notify(%(channel)s || ':' || owner, %(hint)s)::text
         WHEN owner IS NULL AND generation > 1 THEN pg_notify(%(channel)s, %(hint)s)::text
     END FROM taken LEFT JOIN former ON true
@@ -355,8 +355,8 @@ class PostgresqlOwners:
 
     # Links of an application
 
-    async def take_link(self, key: PairKey) -> int:
-        """Take a link, whoever holds it, and hint at that to the former owner; return its generation."""
+    async def take_link(self, key: PairKey) -> tuple[int, str | None]:
+        """Take a link, whoever holds it, and hint at that to the former owner; return its generation, and that one."""
         local, remote = pair_values(key)
         values = {
             "local": local,
@@ -373,7 +373,7 @@ class PostgresqlOwners:
         # Once only: where its answer was lost, another instance may have taken it meanwhile.
         row = await self._database.once("write", take)
         assert row is not None
-        return int(row["generation"])
+        return int(row["generation"]), row["former"]
 
     async def claim_free_links(self, keys: Collection[PairKey], most: int) -> list[PairKey]:
         """Take some of these links that nobody holds."""

@@ -162,8 +162,9 @@ class Connection(ABC):
     def ask(self, call: Callable[[], None]) -> bool:
         """Ask the peer for a sign of life on this connection, and call ``call`` once it has come in answer to that.
 
-        What the peer sent before is handed over before. Asked again meanwhile, only the new ``call`` is called; none is
-        after the end. Returns False where the transport cannot ask.
+        What the peer sent before its answer has come before, and is handed over before unless reading is paused. Asked
+        again meanwhile, only the new ``call`` is called; none is after the end. Returns False where the transport
+        cannot ask.
         """
         return False
 

@@ -114,6 +114,9 @@ class PlainConnection(Connection):
     def silence(self) -> float:
         return self._websocket.silence()
 
+    def ask(self, call: Callable[[], None]) -> bool:
+        return self._websocket.ask(call)
+
     async def send(self, text: str) -> None:
         await self._websocket.send(text)
 

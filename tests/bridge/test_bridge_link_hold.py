@@ -15,6 +15,7 @@ from s2connect.model.common import Role
 from tests.bridge.link_fixtures import PeerSide, farewell, message
 from tests.bridge.test_bridge_link import ACCEPT, CEM, OPEN, RM, LinkSetup, running
 from tests.bridge.virtual_time import run_virtual
+from tests.session.guards import Guard
 
 
 class FakeHold:
@@ -27,10 +28,7 @@ class FakeHold:
         self.taken = 0
         self.let_go_times = 0
         self.error: StorageUnavailable | None = None
-        self.in_doubt = False
-
-    def may_deliver(self) -> bool:
-        return not self.in_doubt
+        self.guard = Guard()
 
     @property
     def is_held(self) -> bool:
@@ -118,21 +116,21 @@ def test_nothing_passes_once_the_lease_is_over() -> None:
 def test_what_comes_after_a_standstill_waits_until_it_is_known_whose_the_link_is() -> None:
     async def scene(setup: LinkSetup, hold: FakeHold) -> None:
         await setup.meet()
-        hold.in_doubt = True
+        hold.guard.may = False
         for number in range(5):
             await setup.peer(RM).send(message(f"m{number}"))
         await asyncio.sleep(3)
         assert setup.link.status().counts[RM].get("forwarded", 0) == 0
-        hold.in_doubt = False
+        hold.guard.settle()
         heard = [await setup.peer(CEM).recv() for _ in range(5)]
         assert [f'"m{number}"' in text for number, text in enumerate(heard)] == [True] * 5, "in order"
-        hold.in_doubt = True
+        hold.guard.may = False
         await setup.peer(RM).send(message("stale"))
         await asyncio.sleep(0.1)
         hold.lose("b")
         with pytest.raises(ConnectionClosed):
             await setup.peer(CEM).recv()
-        hold.in_doubt = False
+        hold.guard.settle()
 
     play(scene, ACCEPT, OPEN)
 

@@ -16,7 +16,7 @@ from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.outbox import MAX_QUEUED, MAX_QUEUED_CHARACTERS
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy
 from s2connect.bridge.side_connection import MAX_KEPT, MAX_UNREAD, SideConnection
-from s2connect.bridge.sides import Initiator, LinkSide
+from s2connect.bridge.sides import Hold, Initiator, LinkSide
 from s2connect.errors import ConnectionClosed
 from s2connect.messages.envelope import NIL_ID
 from s2connect.model.common import Role
@@ -35,6 +35,7 @@ class Scripted(Connection):
         inbox: What the peer has sent and the bridge has not taken.
         sent: What the bridge has sent.
         room: How many texts more the peer takes.
+        asked: How often the peer was asked for a sign of life.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,8 @@ class Scripted(Connection):
         self.inbox: deque[str] = deque()
         self.sent: list[str] = []
         self.room = 10**9
+        self.asked = 0
+        self._answer: Callable[[], None] | None = None
         self.paused = False
         self.ended: ConnectionClosed | None = None
         self.receiver: Receiver | None = None
@@ -61,6 +64,17 @@ class Scripted(Connection):
         assert self.paused, "it was never paused"
         self.paused = False
         self._deliver_soon()
+
+    def ask(self, call: Callable[[], None]) -> bool:
+        self.asked += 1
+        self._answer = call
+        return True
+
+    def signs(self) -> None:
+        """The peer answers the last question, if there is any, behind what it has sent."""
+        call, self._answer = self._answer, None
+        if call is not None and self.ended is None:
+            call()
 
     def says(self, *texts: str) -> None:
         """The peer sends."""
@@ -157,9 +171,9 @@ SLOWING = PeerLimits(messages_per_second=100, message_burst=10, bytes_per_second
 class Played:
     """A link that is up, and what its peers have sent and got."""
 
-    def __init__(self, limits: PeerLimits) -> None:
+    def __init__(self, limits: PeerLimits, hold: Hold | None) -> None:
         self.sides = {RM: ScriptedSide("the device"), CEM: ScriptedSide("the manager")}
-        self.link = Link("played", self.sides, Policy(limits=limits))
+        self.link = Link("played", self.sides, Policy(limits=limits), hold=hold)
         self.number = 0
         self.accepted: dict[Role, set[str]] = {RM: set(), CEM: set()}
 
@@ -180,6 +194,10 @@ class Played:
         """Return the ids of the messages that the peer of one side has got."""
         values = map(json.loads, self.end(role).sent)
         return [value["message_id"] for value in values if value["message_type"] == "PowerMeasurement"]
+
+    def forwarded(self) -> dict[Role, int]:
+        """Return how many messages of each side were passed on, which may wait to be sent."""
+        return {role: counts.get("forwarded", 0) for role, counts in self.link.status().counts.items()}
 
     def answers(self, role: Role) -> list[tuple[str, str]]:
         """Return what the peer of one side was told about its messages."""
@@ -207,9 +225,9 @@ class Played:
                 assert not self.end(role).inbox or self.end(role).paused or self.end(role).is_due
 
 
-def play(scene: Callable[[Played], Awaitable[None]], limits: PeerLimits = UNLIMITED) -> None:
+def play(scene: Callable[[Played], Awaitable[None]], limits: PeerLimits = UNLIMITED, hold: Hold | None = None) -> None:
     async def run() -> None:
-        played = Played(limits)
+        played = Played(limits, hold)
         running = asyncio.create_task(played.link.run())
         try:
             await played.up()

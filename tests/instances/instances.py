@@ -37,6 +37,7 @@ from s2connect.store.base import Store
 from s2connect.store.memory import MemoryStore, MemoryVault
 from s2connect.store.postgresql.sealing import Sealer
 from s2connect.store.postgresql.store import PostgresqlStore
+from s2connect.transports.base import Transport
 from s2connect.transports.websocket import WebSocketTransport
 
 PKI = ssl.create_default_context()
@@ -47,12 +48,13 @@ TOKEN = "5hK7Zz5hK7Zz5hK7Zz"
 """So strong that failures do not withdraw it."""
 
 
-def local_endpoint(nodes: int = 1) -> LocalEndpoint:
+def local_endpoint(nodes: int = 1, protocols: Sequence[str] = (WEBSOCKET,)) -> LocalEndpoint:
     """A cloud with energy managers, each with an alias."""
     own = {
         one: LocalNode(
             NodeDescription(id=one, brand="Grid", type="HEMS", model_name=f"G{number}", role=Role.CEM),
             alias=f"N{number}",
+            communication_protocols=tuple(protocols),
         )
         for number, one in enumerate(NODES[:nodes])
     }
@@ -98,6 +100,7 @@ class Instance:
 
     Attributes:
         happened: Events that it has published.
+        transports: Transports by name; a test may add to them.
     """
 
     def __init__(self, own: LocalEndpoint, store: Store, shared: PostgresqlShared | None) -> None:
@@ -117,7 +120,8 @@ class Instance:
             shared=shared,
         )
         websocket = WebSocketTransport(self.state.websocket_url)
-        client = SessionClient(store, {WEBSOCKET: websocket}, PKI)
+        self.transports: dict[str, Transport] = {WEBSOCKET: websocket}
+        client = SessionClient(store, self.transports, PKI)
         live: dict[NodeId, ConnectionManager] = {}
         self.pairings = Pairings(self.state, live, client)
         for node in own.nodes:
@@ -141,7 +145,7 @@ class Instance:
             lambda: own,
             store,
             self.pairings,
-            {WEBSOCKET: websocket},
+            self.transports,
             self.state.supervisor,
             self.state.wall_time,
         )
@@ -210,14 +214,19 @@ class Instance:
 
 @contextlib.asynccontextmanager
 async def instances(
-    url: str | None, count: int = 1, nodes: int = 1, keys: Sequence[Sequence[bytes]] = (), first: int = 0
+    url: str | None,
+    count: int = 1,
+    nodes: int = 1,
+    keys: Sequence[Sequence[bytes]] = (),
+    first: int = 0,
+    protocols: Sequence[str] = (WEBSOCKET,),
 ) -> AsyncIterator[list[Instance]]:
     """So many instances on a database, with the ``keys`` of each; without one, a single one in memory.
 
     ``first`` is the number in the name of the first one.
     """
     made: list[Instance] = []
-    own = local_endpoint(nodes)
+    own = local_endpoint(nodes, protocols)
     try:
         for number in range(count):
             if url is None:
@@ -269,13 +278,13 @@ def pairing_request(client: int, challenge: str, node: int = 0) -> bytes:
     ).encode()
 
 
-def session_request(client: int, node: int = 0) -> bytes:
+def session_request(client: int, node: int = 0, protocol: str = WEBSOCKET) -> bytes:
     """An initiateSession."""
     return json.dumps(
         {
             "clientNodeId": str(client_id(client)),
             "serverNodeId": str(NODES[node]),
             "supportedS2MessageVersions": ["v1.0.0"],
-            "supportedCommunicationProtocols": ["WebSocket"],
+            "supportedCommunicationProtocols": [protocol],
         }
     ).encode()

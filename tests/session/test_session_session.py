@@ -19,6 +19,7 @@ from s2connect.session.session import Session, SessionEnd
 from s2connect.supervisor import FailureLog
 from s2connect.transports.base import INTERNAL_ERROR, NORMAL_CLOSURE, Connection, ConnectionInfo
 from s2connect.transports.memory import memory_pair
+from tests.session.guards import Guard
 from tests.waits import until, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
@@ -450,36 +451,10 @@ async def test_what_comes_while_the_session_is_being_closed_is_not_delivered_and
         assert [message.id async for message in ours] == []
 
 
-class Guard:
-    """A guard that the test asks to be in doubt."""
-
-    def __init__(self) -> None:
-        self.in_doubt = True
-        self.calls: list[Callable[[], None]] = []
-
-    def may_deliver(self) -> bool:
-        return not self.in_doubt
-
-    def when_it_may(self, call: Callable[[], None]) -> None:
-        self.calls.append(call)
-
-    def is_certain(self) -> bool:
-        return True
-
-    def when_certain(self, call: Callable[[], None]) -> None:
-        raise AssertionError("it is")
-
-    def settle(self) -> None:
-        self.in_doubt = False
-        calls, self.calls = self.calls, []
-        for call in calls:
-            call()
-
-
 @pytest.mark.rule("WS-06")
 async def test_while_its_owner_is_in_doubt_nothing_is_delivered_and_then_all_of_it_in_its_order(raw: Raw) -> None:
     make, far = raw
-    ours, guard = make(), Guard()
+    ours, guard = make(), Guard(may=False)
     ours.guard_with(guard)
     async with within(10):
         for number in range(5):
@@ -502,7 +477,7 @@ async def test_what_was_withheld_of_a_session_that_has_ended_is_never_delivered(
     def note(_: Session, message: Message) -> None:
         asked.append(message.id)
 
-    ours, guard = make(answer=note), Guard()
+    ours, guard = make(answer=note), Guard(may=False)
     ours.guard_with(guard)
     async with within(10):
         await far.send(text("m1"))

@@ -12,7 +12,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from s2connect.errors import ConnectionClosed, UsageError
 from s2connect.transports.mqtt.channel import Channel, ClientChannel, ServerChannel, State
 from s2connect.transports.mqtt.frames import MAX_SEQ, PLAIN_CONTROL, Frame, FrameKind, Packet, write_frame
-from s2connect.transports.mqtt.parameters import ChannelLimits, Closed, CloseReason, Event, Opened, Protection, Received
+from s2connect.transports.mqtt.parameters import (
+    Answered,
+    ChannelLimits,
+    Closed,
+    CloseReason,
+    Event,
+    Opened,
+    Protection,
+    Received,
+)
 from tests.transports.mqtt_sessions import (
     BOOT,
     MESSAGE,
@@ -150,7 +159,7 @@ def test_static_mode_opens_with_the_first_frame_of_the_client(session: Any) -> N
     assert server.state is State.OPENING
     assert deliver(server, client) == [Opened("1.0.0")]
     assert deliver(client, server) == [Opened("1.0.0")]
-    assert deliver(server, client) == []
+    assert deliver(server, client) == [Answered(1)]
     client.send(MESSAGE, 0.0)
     assert _texts(deliver(client, server)) == [MESSAGE]
 
@@ -823,3 +832,45 @@ def test_in_a_cluster_a_peer_that_answers_or_was_asked_nothing_is_left_alone() -
     for now in (30.0, 40.0, 49.0):
         assert not client.tick(now)
     assert kinds(client) == []
+
+
+@both
+@pytest.mark.parametrize("is_static", [False, True])
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.rule("MQ-09", "MQ-13")
+def test_a_peer_that_is_asked_answers_behind_what_it_has_sent(
+    protection: Protection, is_static: bool, side: str
+) -> None:
+    """Also where pings of another cause are on their way: a pong belongs to the ping of its number."""
+    if is_static:
+        client, server = new_static_pair(static_session(protection=protection))
+        server.start(0.0)
+        deliver(server, client)
+        settle(client, server)
+    else:
+        client, server = open_pair(protection)
+    ours, theirs = (client, server) if side == "client" else (server, client)
+    ours.tick(30.0)  # a ping
+    theirs.send(MESSAGE, 30.0)
+    assert not ours.ask(30.0)
+    asked = ours.asked
+    early, late = ours.packets()
+    theirs.receive(early, 30.1)
+    (received, before) = deliver(theirs, ours, 30.2)
+    assert isinstance(received, Received)
+    assert before == Answered(asked - 1), "it answers what was asked before"
+    theirs.send(MESSAGE, 30.3)
+    theirs.receive(late, 30.4)
+    assert deliver(theirs, ours, 30.5) == [Received(MESSAGE), Answered(asked)]
+
+
+@pytest.mark.rule("MQ-13")
+def test_pongs_to_no_ping_answer_none_that_follows() -> None:
+    client, server = open_pair()
+    for _ in range(3):
+        server._control(FrameKind.PONG, {}, 1.0)
+    assert set(deliver(server, client, 1.0)) == {Answered(0)}
+    client.ask(2.0)
+    assert deliver(server, client, 2.0) == []
+    deliver(client, server, 2.0)
+    assert deliver(server, client, 2.0) == [Answered(1)]

@@ -23,6 +23,7 @@ from s2connect.transports.mqtt.frames import SEALED, Packet
 from s2connect.transports.mqtt.parameters import PROTOCOL_ERROR, TRY_AGAIN_LATER
 from s2connect.transports.mqtt.transport import MqttTransport
 from tests.mosquitto import ADMIN, Mosquitto, access_list
+from tests.transports.asking import check_asking
 from tests.waits import until, within
 
 CEM, RM, OTHER = NodeId(UUID(int=1)), NodeId(UUID(int=2)), NodeId(UUID(int=3))
@@ -148,6 +149,11 @@ async def test_a_receiver_gets_every_text_in_order_and_then_the_end_once(pair: P
     await receiver.close()
     await asyncio.sleep(0)
     assert len(collector.ends) == 1
+
+
+@pytest.mark.rule("MQ-09", "MQ-13")
+async def test_a_peer_that_is_asked_answers_behind_what_it_has_sent(pair: Pair) -> None:
+    await check_asking(*pair)
 
 
 @pytest.mark.rule("MSG-06")

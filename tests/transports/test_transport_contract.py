@@ -21,6 +21,7 @@ from s2connect.supervisor import FailureLog, process_failures
 from s2connect.transports.base import Connection, ConnectionInfo, Transport, Trust
 from s2connect.transports.memory import MemoryConnection, MemoryHub, MemoryTransport
 from s2connect.transports.plain import PlainAcceptor, connect_plain
+from tests.transports.asking import check_asking
 from tests.waits import until, until_still, within
 
 CEM, RM = NodeId(UUID(int=1)), NodeId(UUID(int=2))
@@ -124,6 +125,14 @@ async def test_many_texts_both_ways_at_once_keep_their_order(pair: Pair) -> None
         for connection in pair:
             group.create_task(send(connection))
             group.create_task(receive(connection))
+
+
+@pytest.mark.rule("WS-04")
+async def test_a_peer_that_is_asked_answers_behind_what_it_has_sent(pair: Pair) -> None:
+    if isinstance(pair[0], MemoryConnection):
+        assert not pair[0].ask(lambda: None), "nothing is held up on its way within a process"
+    else:
+        await check_asking(*pair)
 
 
 @pytest.mark.rule("WS-04")

@@ -15,7 +15,7 @@ from s2connect.model.common import NodeDescription, Role
 from s2connect.session.budget import PeerLimits
 from s2connect.session.session import Session, SessionEnd
 from tests.session.test_session_release import STORIES, is_freed
-from tests.waits import until, within
+from tests.waits import within
 
 
 def node(role: Role) -> NodeDescription:
@@ -58,34 +58,6 @@ async def test_a_cut_wire_is_a_lost_session(rig: Any) -> None:
             await cem.wait_closed()
             assert cem.end_reason is SessionEnd.LOST
         await client.close()
-
-
-@pytest.mark.rule("WS-04")
-@pytest.mark.parametrize("side", ["server", "client"])
-async def test_a_peer_that_is_asked_answers_behind_what_it_has_sent(rig: Any, side: str) -> None:
-    happened: list[str] = []
-
-    class Noting:
-        def text_received(self, text: str) -> None:
-            happened.append(text)
-
-        def connection_ended(self, error: ConnectionClosed) -> None:
-            happened.append("end")
-
-    async with rig() as made, within(10):
-        server, client = await made.pair()
-        ours, theirs = (server, client) if side == "server" else (client, server)
-        ours.receive_into(Noting())
-        await theirs.send("a")
-        assert ours.ask(lambda: happened.append("replaced"))
-        assert ours.ask(lambda: happened.append("answered"))
-        await until(lambda: "answered" in happened)
-        assert happened == ["a", "answered"]
-        await theirs.close()
-        await until(lambda: "end" in happened)
-        assert ours.ask(lambda: happened.append("never"))
-        await ours.close()
-        assert happened == ["a", "answered", "end"]
 
 
 @pytest.mark.parametrize("story", STORIES)

@@ -35,6 +35,7 @@ from s2connect.transports.mqtt.frames import (
     write_frame,
 )
 from s2connect.transports.mqtt.parameters import (
+    Answered,
     ChannelLimits,
     Closed,
     CloseReason,
@@ -68,6 +69,7 @@ class Channel:
     """Core of a session, common to :class:`ClientChannel` and :class:`ServerChannel`.
 
     Attributes:
+        asked: Number of our pings.
         closed: The end, None before it.
         version: S2 version, empty before it is known.
         inbound_topic: The driver subscribes to it: QoS 1, No Local, Retain Handling 2.
@@ -82,6 +84,7 @@ class Channel:
             raise UsageError("With S2 Connect a session over MQTT has the one S2 version that was agreed.")
         self.parameters = parameters
         self.state = _NEW
+        self.asked = self._answered = 0
         self.closed: Closed | None = None
         self.version = ""
         outbound = Direction.sent_by(role)
@@ -135,7 +138,7 @@ class Channel:
             if now >= self._received_at + self._limits.dead_after or unanswered >= 2:
                 return self._end(CloseReason.TIMEOUT, "the peer does not answer", now)
             if now >= self._sent_at + self._limits.ping_after or unanswered >= 1:
-                self._control(FrameKind.PING, {}, now)
+                self.ask(now)
         elif self._until is not None and now >= self._until:
             return self._end(CloseReason.TIMEOUT, "the session did not open in time", now)
         return []
@@ -219,6 +222,14 @@ class Channel:
         if self._sealed and self.state is _OPEN and usual.issubset(packet.user_properties):
             self._alike = Alike.of(raw, at, "s2-seq", self._received)
 
+    def ask(self, now: float) -> list[Event]:
+        """Ask the peer, by a ping, whose number is :attr:`asked` now; :class:`Answered` follows. Only while it is open.
+
+        A ``pong`` has no number, but there is one for each ping, in their order, or the session ends (MQ-09, MQ-13).
+        """
+        self.asked += 1
+        return self._control(FrameKind.PING, {}, now)
+
     def close(self, reason: CloseReason, now: float) -> list[Event]:
         """End the session with a ``close`` frame (MQ-16); no event if it is over already."""
         return self._end(reason, "closed on this side", now)
@@ -271,7 +282,8 @@ class Channel:
             return self._control(FrameKind.PONG, {}, now)
         if kind is FrameKind.PONG:
             read_control(payload)
-            return []
+            self._answered = min(self._answered + 1, self.asked)
+            return [Answered(self._answered)]
         if kind is FrameKind.CLOSE:
             return self._closed_by_peer(read_control(payload))
         raise InvalidFrame("a frame out of place")
@@ -415,7 +427,7 @@ class ClientChannel(Channel):
         self.state = _OPEN
         self._looked_at = now
         if self.parameters.static:
-            self._control(FrameKind.PING, {}, now)  # the server waits for it: an open can be a repeated one
+            self.ask(now)  # the server waits for it: an open can be a repeated one
         else:
             self._sent_at = now
         return [Opened(self.version)]

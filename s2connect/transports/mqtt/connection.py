@@ -28,7 +28,7 @@ from s2connect.transports.base import (
 )
 from s2connect.transports.mqtt.channel import ClientChannel, ServerChannel, State
 from s2connect.transports.mqtt.frames import Packet
-from s2connect.transports.mqtt.parameters import Closed, CloseReason, Event, Opened, Received
+from s2connect.transports.mqtt.parameters import Answered, Closed, CloseReason, Event, Opened, Received
 from s2connect.transports.mqtt.publish import FAILURE, NO_MATCHING_SUBSCRIBERS
 from s2connect.transports.mqtt.receiver import TopicHandler
 
@@ -85,6 +85,7 @@ class MqttConnection(Connection):
         self._retry: asyncio.TimerHandle | None = None
         self._open_again = OPEN_AGAIN
         self._open_packet: Packet | None = None
+        self._question: tuple[int, Callable[[], None]] | None = None  # the number of its ping
         self._refused = self._failed = False
         self._why = ""
         direct = self if channel.parameters.sealed else None
@@ -119,6 +120,13 @@ class MqttConnection(Connection):
 
     def silence(self) -> float:
         return self.channel.silence(self._loop.time())
+
+    def ask(self, call: Callable[[], None]) -> bool:
+        if self._ended is None:
+            events = self.channel.ask(self._loop.time())
+            self._question = self.channel.asked, call
+            self._follow(events)
+        return True
 
     async def send(self, text: str) -> None:
         """Send one text. A message that is too long is not sent but answered to its sender (MQ-15)."""
@@ -222,11 +230,18 @@ class MqttConnection(Connection):
                     self._keep(event.text)
             elif isinstance(event, Opened):
                 self._set_open(event.version)
+            elif isinstance(event, Answered):
+                self._peer_answered(event.number)
             else:
                 self._over(event)
         # The deadline of an open session only moves away: an early timer looks again.
         if self._timer is None and (deadline := channel.deadline()) is not None:
             self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _peer_answered(self, number: int) -> None:
+        if self._question is not None and number >= self._question[0]:
+            (_, call), self._question = self._question, None
+            call()
 
     def _hand_over(self, text: str) -> None:
         assert self._receiver is not None
@@ -306,6 +321,7 @@ class MqttConnection(Connection):
         for timer in (self._timer, self._retry):
             if timer is not None:
                 timer.cancel()
+        self._question = None
         self._let_go()
         topic = self.channel.inbound_topic
         self._broker.set_handler(topic, None)

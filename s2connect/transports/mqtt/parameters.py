@@ -240,6 +240,12 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class Answered(msgspec.Struct, frozen=True):
+    """The peer has answered our pings up to this number; all that it published before it did so has come."""
+
+    number: int
+
+
 class Closed(msgspec.Struct, frozen=True):
     """The session is over; the last event of a channel. Without a reason the connection to the broker was lost."""
 
@@ -254,7 +260,7 @@ class Closed(msgspec.Struct, frozen=True):
         return ConnectionClosed(self.reason.code, self.reason.value)
 
 
-Event = Opened | Received | Closed
+Event = Opened | Received | Answered | Closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,7 @@
-"""Reading of a session: messages are withheld while only its peer can tell whether it is still there."""
+"""Texts of a session are withheld while only its peer can tell whether it is still there."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,36 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2connect.session import reading
-from s2connect.session.budget import DEFAULT_LIMITS
-from s2connect.session.reading import MAX_WITHHELD, SIGN_FOR, Reading
+from s2connect.session import withholding
+from s2connect.session.withholding import MAX_WITHHELD, SIGN_FOR, Withholding
+from tests.session.guards import Guard
 
 
-class World:
-    """A loop with a clock of the test, a connection that can be asked, and the guard."""
+class World(Guard):
+    """A clock of the test, and a connection that can be asked; and the guard."""
 
     def __init__(self, *, can_ask: bool = True) -> None:
+        super().__init__()
         self.now = 100.0
         self.can_ask = can_ask
-        self.may, self.certain = True, True
-        self.waiting: list[Callable[[], None]] = []
-        self.uncertain: list[Callable[[], None]] = []
         self.asked_at: list[float] = []
         self.answer: Callable[[], None] | None = None
         self.is_paused = False
         self.delivered: list[str] = []
-        self.reading = Reading(cast(Any, self), DEFAULT_LIMITS, cast(asyncio.AbstractEventLoop, self))
-        self.reading.guard = self
+        connection = cast(Any, self)
+        self.withholding = Withholding(self, connection, self.pause, self.resume, lambda: self.now)
 
-    # The loop, the connection, the guard
+    # The reader and the connection
 
-    def time(self) -> float:
-        return self.now
-
-    def pause_reading(self) -> None:
+    def pause(self) -> None:
         self.is_paused = True
 
-    def resume_reading(self) -> None:
+    def resume(self) -> None:
         self.is_paused = False
 
     def ask(self, call: Callable[[], None]) -> bool:
@@ -48,40 +42,16 @@ class World:
             self.answer = call
         return self.can_ask
 
-    def may_deliver(self) -> bool:
-        return self.may
-
-    def when_it_may(self, call: Callable[[], None]) -> None:
-        self.waiting.append(call)
-
-    def is_certain(self) -> bool:
-        return self.certain
-
-    def when_certain(self, call: Callable[[], None]) -> None:
-        self.uncertain.append(call)
-
     # Events of the script
 
     def come(self, text: str) -> None:
-        if not self.reading.withholds(text, self.come):
+        if not self.withholding.withholds(text, self.come):
             self.delivered.append(text)
 
     def sign(self) -> None:
         """Let the peer answer the last question."""
         call, self.answer = self.answer, None
         if call is not None:
-            call()
-
-    def settle(self) -> None:
-        self.may = True
-        calls, self.waiting = self.waiting, []
-        for call in calls:
-            call()
-
-    def hear(self) -> None:
-        self.certain = True
-        calls, self.uncertain = self.uncertain, []
-        for call in calls:
             call()
 
 
@@ -156,7 +126,7 @@ def test_without_a_sign_all_waits_until_the_instance_would_know_and_no_more_than
 
 
 def test_long_texts_pause_it_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "WAITING_LIMIT", 100)
+    monkeypatch.setattr(withholding, "WAITING_LIMIT", 100)
     world = World()
     world.certain = False
     for _ in range(3):
@@ -181,6 +151,18 @@ def test_a_standstill_during_the_question_withholds_it_further() -> None:
     assert world.is_paused
     world.settle()
     assert world.delivered == ["a"], "the sign still counts"
+
+
+def test_at_the_end_what_is_withheld_is_given_back_and_never_delivered() -> None:
+    world = World()
+    world.certain = False
+    world.come("a")
+    world.come("b")
+    assert world.withholding.end() == ["a", "b"]
+    assert world.withholding.end() == []
+    world.sign()
+    world.hear()
+    assert world.delivered == []
 
 
 STEPS = st.lists(st.sampled_from(["come", "sign", "wait", "doubt", "settle", "lose", "hear"]), max_size=60)
