@@ -198,8 +198,8 @@ class LinkHolds:
         self._leases.released(key)
         self._taken[key] = generation
         hold.until, hold.where, hold.used_at = math.inf, "", self.now()
-        is_first = generation == 1 or former == self._shared.instance  # of several at once, ``former`` is of none
-        hold.guard = self.owners if is_first else self._handed_over()
+        if generation > 1 and former != self._shared.instance:  # it is None where two took it at once
+            hold.guard = self._handed_over()
         if doubtful:
             await self.review([key])
 

@@ -354,7 +354,12 @@ class InstanceOwnership:
 
     def guard(self, claim: Claim | None) -> DeliveryGuard:
         """Return the guard of a session that has just begun, with this claim."""
-        if claim is None or claim.former in (None, claim.owner) or self._left.pop(claim.key, -1) >= claim.generation:
+        if claim is None:
+            return self
+        if claim.former in (None, claim.owner):  # it may have been another's a moment before
+            pending = self._handovers.get(claim.key)
+            return self if pending is None else pending[1]
+        if self._left.pop(claim.key, -1) >= claim.generation:
             return self
         handover = Handover(self)
         self._handovers[claim.key] = claim.generation, handover

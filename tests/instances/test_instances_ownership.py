@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from s2connect.endpoint import ownership
+from s2connect.endpoint import holding, ownership
 from s2connect.errors import StorageUnavailable
 from s2connect.messages.enums import Check
 from s2connect.messages.envelope import Message
@@ -424,6 +424,46 @@ async def test_a_link_that_is_wanted_while_the_database_is_away_is_taken_when_it
         owners.start()
         owners.want(KEY)
         await until(lambda: owners.holds(KEY))
+
+
+@pytest.mark.rule("WS-06")
+async def test_a_session_that_follows_one_taken_from_another_instance_waits_for_that_one_as_well(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "HANDOVER_WITHIN", 0.3)
+    async with instances(postgresql) as (one,), within(20):
+        owners = one.pairings.ownership
+        assert owners is not None
+        guards = [owners.guard(Claim(KEY, 0.0, "i0", 2, "i1")), owners.guard(Claim(KEY, 0.0, "i0", 3, "i0"))]
+        assert [guard.may_deliver() for guard in guards] == [False, False]
+        await until(lambda: all(guard.may_deliver() for guard in guards))
+        assert owners.guard(Claim(KEY, 0.0, "i0", 4, "i0")).may_deliver()
+
+
+@pytest.mark.rule("WS-06")
+async def test_what_comes_on_a_link_that_another_instance_had_is_delivered_when_that_had_the_time_to_end_it(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "HANDOVER_WITHIN", 0.3)
+    async with instances(postgresql, 2) as several, within(20):
+        key = PairKey(NODES[1], CLIENT)
+        one, other = (each.pairings.ownership.app_links.add(key) for each in several if each.pairings.ownership)
+        for _ in range(2):
+            await one.take()
+            assert one.guard.may_deliver(), "nobody else had it"
+        began = time.monotonic()
+        for _ in range(2):
+            await other.take()
+            assert not other.guard.may_deliver(), "also if it takes it once more meanwhile"
+        delivers = asyncio.Event()
+        other.guard.when_it_may(delivers.set)
+        await delivers.wait()
+        assert time.monotonic() - began >= 0.29
+        assert other.guard.may_deliver()
+        other.let_go()
+        await other._holds._releases.ended(key)
+        await one.take()
+        assert one.guard.may_deliver(), "it was given up before"
 
 
 async def test_a_link_that_is_taken_again_while_it_is_given_up_is_held(
