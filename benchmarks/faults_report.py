@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from benchmarks.harness import percentile
 
-FOUND: Final = ("lost", "duplicated", "reordered", "two sessions", "locked out")
+FOUND: Final = ("lost", "duplicated", "reordered", "two sessions", "locked out", "late")
 """Names of what is counted, in the order of the table."""
 
 GROUPS: Final = {

@@ -181,4 +181,4 @@ def test_faults_lose_double_and_reorder_nothing_and_the_run_goes_on_where_it_end
     assert {"device" in fault for fault in made.faults} == {True, False}
     assert made.messages > 100
     assert made.found == {}
-    assert "0 lost, 0 duplicated, 0 reordered, 0 two sessions, 0 locked out" in capsys.readouterr().out
+    assert "0 lost, 0 duplicated, 0 reordered, 0 two sessions, 0 locked out, 0 late" in capsys.readouterr().out
