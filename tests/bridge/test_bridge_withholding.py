@@ -47,11 +47,13 @@ def test_what_comes_is_passed_on_behind_a_sign_of_its_sender_and_so_is_the_answe
         assert not receiver.sent
         assert (sender.asked, receiver.asked) == (1, 0)
         sender.signs()
+        await asyncio.sleep(0.01)
         assert played.got(role.other) == [f"{role}-{number}" for number in range(3)]
         played.acknowledge(role.other, 3)
         await asyncio.sleep(0.1)
         assert not sender.sent, "the other side has given no sign yet"
         receiver.signs()
+        await asyncio.sleep(0.01)
         assert len(played.answers(role)) == 3
 
     doubtful(scene)
@@ -106,6 +108,7 @@ def test_a_sign_counts_for_a_moment_and_then_the_sender_is_asked_again() -> None
         await asyncio.sleep(0.1)
         assert len(played.got(CEM)) == 2
         played.end(RM).signs()
+        await asyncio.sleep(0.01)
         assert len(played.got(CEM)) == 3
 
     doubtful(scene)
@@ -169,6 +172,7 @@ def test_after_a_standstill_nothing_is_passed_on_before_the_rows_were_read_also_
         await asyncio.sleep(SIGN_FOR / 2)
         assert not played.got(CEM)
         hold.guard.settle()
+        await asyncio.sleep(0.01)
         assert len(played.got(CEM)) == 3
 
     doubtful(scene)
