@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import hypothesis
 import pytest
@@ -54,6 +55,17 @@ def pytest_report_header() -> str:
     return f"{waits.slowness()} times as slow as a quiet machine: tests wait {waits.patience(1):.0f} times as long"
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Have the garbage collector pass over the tests themselves: a million objects, of which none becomes garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A slow machine has more time for a whole test, too."""
     usual = float(config.getini("timeout"))
@@ -69,32 +81,29 @@ EXECUTORS = ("asyncio", "uvloop")
 
 
 @pytest.fixture(autouse=True)
-def _nothing_logged_before() -> None:
+def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves threads or tasks behind; take back the log levels that a command in this process has set.
+
+    One fixture for all of this, and an event loop only for tests that have one: most of the thousands of tests take
+    less time than their fixtures.
+    """
     process_lines._kinds.clear()
-
-
-@pytest.fixture(autouse=True)
-def _log_levels() -> Iterator[None]:
-    """Take back the log levels that a command run in this process has set."""
     loggers = [logging.getLogger(name) for name in (None, "s2connect", "zeroconf")]
     levels = [logger.level for logger in loggers]
+    before = set(threading.enumerate())
+    if request.node.get_closest_marker("asyncio"):
+        request.getfixturevalue("_no_leaked_tasks")
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
-
-
-@pytest.fixture(autouse=True)
-def _no_leaked_threads() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
     left = [t for t in threading.enumerate() if t not in before and not t.daemon and not t.name.startswith(EXECUTORS)]
     for thread in left:
         thread.join(waits.patience(2))
     assert not [t for t in left if t.is_alive()], "threads were left behind"
 
 
-@pytest.fixture(autouse=True)
-async def _no_leaked_tasks(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+@pytest.fixture
+async def _no_leaked_tasks() -> AsyncIterator[None]:
     yield
     left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task() and not t.done()]
     names = [t.get_name() for t in left]
