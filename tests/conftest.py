@@ -24,6 +24,8 @@ hypothesis.settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy machine")
+# For tests that have passed and run once more on another loop, Python or versions: --hypothesis-profile=again
+hypothesis.settings.register_profile("again", hypothesis.settings.get_profile("busy machine"), max_examples=20)
 
 # A shell without job control starts what is in the background with SIGINT ignored, and every child inherits that. Tests
 # of Ctrl-C need it as a person at a terminal has it.
