@@ -108,7 +108,7 @@ class InstanceOwnership:
         self._releases = Releases(state, shared)
         self.app_links = LinkHolds(state, shared, self._releases, self._links.set, self)
         self.exchanges = False
-        self._digest = ""
+        self._marks = ""
 
     @property
     def store_trouble(self) -> str:
@@ -330,9 +330,9 @@ class InstanceOwnership:
         """Look whether pairings have changed of which no hint has come."""
         if not self.exchanges:
             return
-        digest = await self._shared.digest_of_pairings()
-        if digest != self._digest:
-            self._digest = digest
+        marks = await self._shared.marks_of_pairings()
+        if marks != self._marks:
+            self._marks = marks
             self._state.events.publish(PairingsChanged(node=None, peer=None))
 
     def announce(self, keys: Iterable[PairKey]) -> None:

@@ -153,8 +153,8 @@ class SharedOwners(Protocol):
     async def announce_pairings(self, key: PairKey) -> None:
         """Hint to the other instances that pairings of a pair have changed."""
 
-    async def digest_of_pairings(self) -> str:
-        """Return what is another text once a pairing is made, confirmed or removed."""
+    async def marks_of_pairings(self) -> str:
+        """Return what is another text some seconds after a pairing is made, confirmed or removed; costs little."""
 
 
 @dataclass(slots=True, kw_only=True)

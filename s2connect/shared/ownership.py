@@ -172,11 +172,15 @@ _CLAIM_FREE: Final = f"""
 """  # noqa: S608 - constants
 """Rows are locked in one order, so that two instances never wait for each other in a circle."""
 
-_DIGEST: Final = """
-    SELECT count(*) || ' ' || coalesce(sum(uuid_hash_extended(local, uuid_hash_extended(remote,
-        hashfloat8extended(paired_at, hashtextextended(communication_role, confirmed::integer))))), 0) AS digest
-    FROM pairing
+_MARKS: Final = """
+    SELECT concat_ws(' ',
+        pg_stat_get_tuples_inserted('pairing'::regclass), pg_stat_get_tuples_deleted('pairing'::regclass),
+        pg_sequence_last_value(pg_get_serial_sequence('pairing', 'sequence')::regclass),
+        (SELECT sum(hashtextextended(sequence::text, 0)) FROM pairing WHERE NOT confirmed)
+    ) AS marks
 """
+"""The counters of the database, and the few pairings that are not confirmed: a millisecond with 200,000 pairings, where
+a digest takes 0.7 s. A counter rises up to some seconds after the COMMIT, so that it is never ahead of the rows."""
 
 
 class PostgresqlOwners:
@@ -433,14 +437,14 @@ class PostgresqlOwners:
 
         await self._database.read("write", announce)
 
-    async def digest_of_pairings(self) -> str:
-        """Return what is another text once a pairing is made, confirmed or removed."""
+    async def marks_of_pairings(self) -> str:
+        """Return what is another text some seconds after a pairing is made, confirmed or removed."""
 
         async def read(connection: Connection) -> Row | None:
-            return await (await connection.execute(_DIGEST)).fetchone()
+            return await (await connection.execute(_MARKS)).fetchone()
 
         row = await self._database.read("read", read)
-        return "" if row is None else str(row["digest"])
+        return "" if row is None else str(row["marks"])
 
 
 async def claimed(connection: Connection, key: PairKey, paired_at: float, instance: str) -> Claim | None:

@@ -508,3 +508,33 @@ async def test_a_link_that_is_taken_again_while_it_is_given_up_is_held(
         await asyncio.sleep(0.5)
         assert hold.is_held
         assert sorted(held_by(of_application)) == ["i0", "i0"]
+
+
+async def test_pairings_are_known_to_have_changed_without_a_hint_and_without_a_look_at_all_of_them(
+    postgresql: str,
+) -> None:
+    """By what costs little: sessions that come and go change nothing of it."""
+    async with instances(postgresql) as (one,):
+        assert one.pairings.ownership is not None
+        store, shared = one.state.store, one.pairings.ownership._shared
+        marks = await shared.marks_of_pairings()
+
+        async def changed() -> None:
+            nonlocal marks
+            async with within(30):  # the counters of the database rise a while after the COMMIT
+                while (now := await shared.marks_of_pairings()) == marks:
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(2)
+            marks = await shared.marks_of_pairings()
+            assert now
+
+        unconfirmed = pairing(7, confirmed=False)
+        await store.save_pairing(unconfirmed, token("a"))
+        await changed()
+        await store.confirm_pairing(unconfirmed)
+        await changed()
+        await shared.claim(replace(unconfirmed, confirmed=True))
+        await asyncio.sleep(2)
+        assert await shared.marks_of_pairings() == marks
+        await store.remove_pairing(replace(unconfirmed, confirmed=True), tombstone=False)
+        await changed()
