@@ -20,6 +20,7 @@ from s2connect.bridge.config import BridgeConfig, MqttDevices, PlainServerDevice
 from s2connect.bridge.config_file import instance_of, load
 from s2connect.bridge.link_state import TABLE
 from s2connect.bridge.problems import BridgeFileError, Problems, lines_of
+from s2connect.cli import main
 from s2connect.errors import ConfigurationError
 from s2connect.messages.enums import Check
 from s2connect.model.common import NodeId
@@ -399,15 +400,15 @@ def test_a_file_names_its_instance_whatever_else_it_says(tmp_path: Path) -> None
         assert instance_of(file) == name
 
 
-@pytest.mark.parametrize("name", ["bridge-building.toml", "bridge-cloud.toml"])
-def test_the_examples_can_be_used(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["bridge-building.toml", "bridge-cloud.toml", "cluster/bridge.toml"])
+def test_the_examples_can_be_used(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     certificates = trustme.CA()
-    identity = certificates.issue_cert("s2.example.com")
+    identity = certificates.issue_cert("s2.example.com", "*.i.s2.example.com")
     for directory in ("secrets", "tls"):
         (tmp_path / directory).mkdir(mode=0o700)
     for secret in ("broker.password", "heat-pump.token"):
         private_file(tmp_path / "secrets" / secret, "a secret")
-    for secret in ("cloud.secret", "programs.secret"):
+    for secret in ("cloud.secret", "programs.secret", "store.key"):
         private_file(tmp_path / "secrets" / secret, base64.b64encode(bytes(32)).decode())
     for authority in ("secrets/charger-ca.pem", "tls/broker-ca.pem"):
         certificates.cert_pem.write_to_path(tmp_path / authority)
@@ -415,6 +416,9 @@ def test_the_examples_can_be_used(tmp_path: Path, name: str) -> None:
     for pem in identity.cert_chain_pems:
         pem.write_to_path(tmp_path / "tls" / "fullchain.pem", append=True)
     shutil.copy(REPOSITORY / "examples" / name, tmp_path)
-    config, warnings = load(tmp_path / name)
+    file = tmp_path / Path(name).name
+    config, warnings = load(file)
     assert config.routes
     assert all("without TLS" in problem.what for problem in warnings)
+    assert (config.endpoint.store is None, name) != (True, "cluster/bridge.toml")
+    assert main(["bridge", "check", str(file)]) == 0, capsys.readouterr()
