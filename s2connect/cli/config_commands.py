@@ -141,12 +141,13 @@ def _ask_about_pairings(options: Options) -> None:
     from s2connect.service.commands import Status
 
     try:
-        found = options.ask(Status()).pairings
+        found = options.ask(Status())
     except S2ConnectError:  # it may be that very setting which keeps the endpoint from starting
         return
-    connecting = [one for one in found if one.communication_role == "server"]
+    connecting = [one for one in found.pairings if one.communication_role == "server"]
     if connecting:
-        number = f"{len(connecting)} paired peer{'s connect' if len(connecting) > 1 else ' connects'}"
+        more = "At least " if found.pairings_before is not None else ""
+        number = f"{more}{len(connecting)} paired peer{'s connect' if len(connecting) > 1 else ' connects'}"
         warning = f"{number} to this endpoint under its old address, and will not find it: pair again after that."
         confirm_end_of_pairings(warning, "Change it?", yes=False, as_json=options.as_json)
 

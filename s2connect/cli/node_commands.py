@@ -60,8 +60,8 @@ def list_nodes(options: Options) -> None:
     from s2connect.cli.show import own_nodes_block
     from s2connect.service.commands import Status
 
-    found = options.ask(Status())
-    options.show({"nodes": found.nodes}, lambda width: [own_nodes_block(found.nodes, found.pairings, width)])
+    found = options.ask(Status(newest=1))
+    options.show({"nodes": found.nodes}, lambda width: [own_nodes_block(found.nodes, found.pairings_of_nodes, width)])
 
 
 @with_options(
@@ -147,17 +147,16 @@ def remove(
 ) -> None:
     """Remove a node: this ends its pairings. Asks before."""
     from s2connect.cli.show import own_name, titled
-    from s2connect.service.commands import RemoveNode, Status
+    from s2connect.service.commands import Pairings, RemoveNode, Status
     from s2connect.service.objects import own_node
 
-    status = options.ask(Status())
-    found = own_node(status.nodes, node)
-    pairings = [one for one in status.pairings if one.node == found.id]
+    found = own_node(options.ask(Status(newest=1)).nodes, node)
     if not yes:
-        ends = "; ".join(titled(one.peer) for one in pairings[:MAX_NAMED])
-        if len(pairings) > MAX_NAMED:
-            ends += f" and {len(pairings) - MAX_NAMED} more"
-        with_whom = f"Its pairings end: {ends}." if pairings else "It is paired with nobody."
+        page = options.ask(Pairings(node=str(found.id)))
+        ends = "; ".join(titled(one.peer) for one in page.pairings[:MAX_NAMED])
+        if page.total > MAX_NAMED:
+            ends += f" and {page.total - MAX_NAMED} more"
+        with_whom = f"Its pairings end: {ends}." if page.total else "It is paired with nobody."
         confirm_end_of_pairings(
             f"This removes {own_name(found)}. {with_whom}", "Remove it?", yes=False, as_json=options.as_json
         )

@@ -153,16 +153,51 @@ def pair_and_report(
     options.report(result, f"Paired with {titled(result.peer)}. {how}", f"Next: {then}")
 
 
-@with_options("s2connect pairings", "s2connect pairings --json")
-def pairings(options: Options) -> None:
-    """List what this endpoint is paired with."""
-    from s2connect.cli.show import pairings_block, troubles_blocks
-    from s2connect.service.commands import Status
+@with_options("s2connect pairings", "s2connect pairings --all", "s2connect pairings --json --before 4711")
+def pairings(
+    options: Options,
+    newest: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, metavar="N", help="The newest so many; default 200, with --json 1000."),
+    ] = None,
+    node: NodeOption = None,
+    before: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="PLACE", help="Older ones: the place that the --json before says as 'before'."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All, the newest first where there are many; reads some at a time.")
+    ] = False,
+) -> None:
+    """List what this endpoint is paired with: the newest, and those here that are connected or not accepted."""
+    from s2connect.cli.show import MAX_TABLE_ROWS, pairings_block, rest_blocks, troubles_blocks
+    from s2connect.service.commands import Pairings, Status
 
-    found = options.ask(Status())
+    if every and (newest is not None or before is not None):
+        raise UsageError("--all goes without --newest and --before.")
+    if every:
+        newest = 1000
+    elif newest is None and not options.as_json:
+        newest = MAX_TABLE_ROWS
+    nodes = options.ask(Status(newest=1)).nodes if not options.as_json else []
+    page = options.ask(Pairings(newest=newest, node=node, before=before))
+    found, listed = page.pairings, len(page.pairings)
+    while every and page.before is not None:
+        if options.as_json:
+            page = options.ask(Pairings(newest=newest, node=node, before=page.before))
+            found = [*page.pairings, *found]
+            continue
+        options.show(None, lambda width, some=page.pairings: [pairings_block(some[::-1], width, nodes)])  # type: ignore[misc]
+        page = options.ask(Pairings(newest=newest, node=node, before=page.before))
+        found, listed = page.pairings[::-1], page.total
+    shown = {"pairings": found, "total": page.total, "before": page.before}
     options.show(
-        {"pairings": found.pairings},
-        lambda width: [pairings_block(found.pairings, width, found.nodes), *troubles_blocks(found.pairings)],
+        shown,
+        lambda width: [
+            pairings_block(found, width, nodes),
+            *(rest_blocks(listed, page.total) if before is None else []),
+            *troubles_blocks(found),
+        ],
     )
 
 
@@ -184,8 +219,8 @@ def unpair(
     """End a pairing. To work together again, the two have to be paired anew."""
     from s2connect import unpair_all
     from s2connect.cli.show import short_name, titled
-    from s2connect.service.commands import Status, Unpair
-    from s2connect.service.objects import find_pairing, name_of, own_node
+    from s2connect.service.commands import FindPairing, Status, Unpair
+    from s2connect.service.objects import name_of, own_node
 
     as_json = options.as_json
     if every == (peer is not None):
@@ -197,12 +232,11 @@ def unpair(
         sentence = f"Pairings that ended: {number}. Every device has to be paired again."
         options.report({"pairings_ended": number}, sentence)
         return
-    status = options.ask(Status())
-    ours = own_node(status.nodes, node).id if node is not None else None
-    found = find_pairing([one for one in status.pairings if ours in (None, one.node)], peer)
+    nodes = options.ask(Status(newest=1)).nodes
+    found = options.ask(FindPairing(peer=peer, node=node))
     of_ours = ""
-    if len(status.nodes) > 1:
-        of_ours = f" of our node {short_name(own_node(status.nodes, str(found.node)))}"
+    if len(nodes) > 1:
+        of_ours = f" of our node {short_name(own_node(nodes, str(found.node)))}"
     if not yes:
         whom = titled(found.peer)
         warning = f"This ends the pairing{of_ours} with {whom}. To work together again, the two have to be paired anew."

@@ -169,12 +169,12 @@ def serve(
 @with_options("s2connect status", "s2connect status --json")
 def status(options: Options) -> None:
     """Show the endpoint, its nodes, pairings and sessions, and until when its certificate is valid."""
-    from s2connect.cli.show import status_blocks
+    from s2connect.cli.show import MAX_TABLE_ROWS, status_blocks
     from s2connect.service.commands import Status
     from s2connect.service.objects import to_value
     from s2connect.service.setup import start_command
 
-    found = options.ask(Status())
+    found = options.ask(Status(newest=None if options.as_json else MAX_TABLE_ROWS))
     start = start_command(Home.open(options.path))
     options.show({"home": str(options.path), **to_value(found)}, lambda width: status_blocks(found, width, start))
 

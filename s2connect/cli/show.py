@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import zip_longest
@@ -251,9 +250,9 @@ def short_name(node: OwnNode) -> str:
     return f"{node.alias} ({name_of(node)})" if node.alias else name_of(node)
 
 
-def own_nodes_block(nodes: Sequence[OwnNode], pairings: Sequence[PairingEntry], width: int) -> RenderableType:
+def own_nodes_block(nodes: Sequence[OwnNode], counts: Mapping[str, int], width: int) -> RenderableType:
     """Return the nodes of this endpoint, and with how many others each is paired."""
-    paired = Counter(one.node for one in pairings)
+    paired = {one.id: counts.get(str(one.id), 0) for one in nodes}
     rows = [
         (one.alias or "", name_of(one), product(one), ROLES[one.role], str(paired[one.id]), str(one.id))
         for one in nodes
@@ -304,6 +303,14 @@ def pairings_block(pairings: Sequence[PairingEntry], width: int, nodes: Sequence
         ways = [f"id {short}", f"we are communication {role}", *(f"with our node {it}" for it in own)]
         narrow.append(f"{titled(peer)}\n  {_state(one)}; paired {since}\n  {', '.join(ways)}")
     return listing(columns, rows, narrow, width)
+
+
+def rest_blocks(shown: int, total: int | None) -> list[RenderableType]:
+    """Return a sentence about the pairings that are not in a list; none where all are."""
+    if total is None or total <= shown:
+        return []
+    what = f"Shown: {shown} of {total} pairings, the newest and those here that are connected or not accepted."
+    return [Text(), Text(f"{what} For all: s2connect pairings --all")]
 
 
 def troubles_blocks(pairings: Sequence[PairingEntry]) -> list[RenderableType]:
@@ -366,6 +373,7 @@ def status_blocks(status: FullStatus, width: int, start: str = "s2connect serve"
         for hint in filter(None, (broker.suspicion, broker.unused)):
             facts.add("", for_display(hint, 500))
     blocks: list[RenderableType] = [facts.block(width), Text(), pairings_block(status.pairings, width, status.nodes)]
+    blocks += rest_blocks(len(status.pairings), status.pairings_total)
     blocks += troubles_blocks(status.pairings)
     blocks += ended_blocks(status.ended)
     if status.waiting:

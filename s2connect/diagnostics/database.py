@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from s2connect.diagnostics.findings import Check, Finding
 from s2connect.endpoint.config import EndpointConfig
@@ -16,6 +17,10 @@ NO_STANDBY = (
     "A failover to another standby than a synchronous one (synchronous_standby_names) loses tokens that were "
     "acknowledged, and locks devices out."
 )
+
+
+MAX_EXAMINED: Final = 1000
+"""Pairings in the database that are examined, the newest of very many."""
 
 
 async def check_shared(check: Check, config: EndpointConfig) -> tuple[list[Finding], Sequence[Pairing]]:
@@ -42,11 +47,12 @@ async def _check(check: Check, url: str, config: EndpointConfig) -> tuple[list[F
     keys = await asyncio.to_thread(read_keys, key_file(config))
     store = await PostgresqlStore.open(url, keys, instance="doctor")
     try:
-        pairings = await store.pairings()
+        pairings = await store.pairings(newest=MAX_EXAMINED)
+        unconfirmed = len(await store.pairings(confirmed=False, newest=MAX_EXAMINED))
+        confirmed = sum((await store.counts()).values()) - unconfirmed
         values = await store.database.read("read the settings of", settings)
     finally:
         await store.close()
-    confirmed = sum(pairing.confirmed for pairing in pairings)
     held = "1 pairing" if confirmed == 1 else f"{confirmed or 'no'} pairings"
     found = [check.ok(f"{shown(url)} can be read and holds {held}.")]
     found += [

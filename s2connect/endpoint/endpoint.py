@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,7 @@ from s2connect.model.proxy import Proxies
 from s2connect.model.secret import Secret
 from s2connect.model.url import BaseUrl
 from s2connect.session.session import Session
-from s2connect.store.base import Pairing, PairKey
+from s2connect.store.base import Page, Pairing, PairKey
 from s2connect.store.home import Home
 from s2connect.store.sqlite import SqliteStore
 from s2connect.transports.base import Transport, installed_transport
@@ -263,9 +263,9 @@ class Endpoint:
         """Return the status of all instances on the database; None without one. Raises StorageUnavailable."""
         return await cluster(self._state)
 
-    async def elsewhere(self) -> Mapping[PairKey, str]:
+    async def elsewhere(self, keys: Collection[PairKey] | None = None) -> Mapping[PairKey, str]:
         """Return the pairs whose session is at another instance, with its name. Raises StorageUnavailable."""
-        return {} if self._pairings.ownership is None else await self._pairings.ownership.elsewhere()
+        return {} if self._pairings.ownership is None else await self._pairings.ownership.elsewhere(keys)
 
     async def drain(self, *, wait: float = 30.0, rate: float = 100.0, hand_over: HandOver | None = None) -> int:
         """Serve what was begun, for ``wait`` seconds at most; then have the peers go elsewhere, ``rate`` a second.
@@ -451,6 +451,18 @@ class Endpoint:
     async def pairings(self, node: NodeId | None = None, *, newest: int | None = None) -> list[Pairing]:
         """Return the pairings of all nodes, or of one; with ``newest`` at most so many, those that were made last."""
         return await self._state.store.pairings(node, newest=newest)
+
+    async def pairings_page(self, most: int, *, node: NodeId | None = None, before: int | None = None) -> Page:
+        """Return the newest pairings, at most so many, of all nodes or of one; ``before`` is that of a page before."""
+        return await self._state.store.page(most, local=node, before=before)
+
+    async def pairing_counts(self) -> dict[NodeId, int]:
+        """Return the number of pairings of each node that has any."""
+        return await self._state.store.counts()
+
+    async def pairings_with(self, beginning: str) -> list[Pairing]:
+        """Return the pairings with a peer whose id is this text in small letters, or begins with it; of many, some."""
+        return await self._state.store.beginning_with(beginning)
 
     async def code_statuses(self) -> dict[NodeId, CodeStatus]:
         """Return the pairing codes of all nodes and their states; StorageError where those are in a database."""

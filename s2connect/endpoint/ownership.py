@@ -167,9 +167,12 @@ class InstanceOwnership:
 
     # Sessions
 
-    async def elsewhere(self) -> Mapping[PairKey, str]:
-        """Return the pairs whose session is at another instance, by its name. Raises StorageUnavailable."""
-        found = await self._shared.elsewhere()
+    async def elsewhere(self, keys: Collection[PairKey] | None = None) -> Mapping[PairKey, str]:
+        """Return the pairs, or those among ``keys``, whose session is at another instance, by its name.
+
+        Raises StorageUnavailable.
+        """
+        found = await self._shared.elsewhere(keys)
         return {key: name for key, name in found.items() if self._live(key) is None}
 
     async def claim(self, pairing: Pairing) -> Claim | None:

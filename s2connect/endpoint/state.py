@@ -107,7 +107,7 @@ class SharedOwners(Protocol):
     async def owned(self) -> list[Claim]:
         """Return the claims of this instance as they are stored, whether it has the sessions or not."""
 
-    async def elsewhere(self) -> Mapping[PairKey, str]:
+    async def elsewhere(self, keys: Collection[PairKey] | None = None) -> Mapping[PairKey, str]:
         """Return the pairs whose session is at another living instance, with its name; of very many, some."""
 
     async def disown(self, claims: Collection[Claim]) -> None:

@@ -108,8 +108,23 @@ class EndpointStatus(Entry):
     page: str | None = None
 
 
+class PairingPage(Entry):
+    """Some pairings of very many, oldest first; ``total`` is the number of all.
+
+    ``before`` is where the older ones go on, for the command ``pairings``; None where there are none.
+    """
+
+    pairings: list[PairingEntry]
+    total: int
+    before: int | None
+
+
 class FullStatus(Entry):
-    """State of the service, its endpoint, nodes, pairings and sessions, and the devices that wait to be paired."""
+    """State of the service, its endpoint, nodes, pairings and sessions, and the devices that wait to be paired.
+
+    ``pairings`` are some of ``pairings_total``; ``pairings_before`` is where the older ones go on, None where all are
+    there. ``pairings_of_nodes`` has the number of each node by its id.
+    """
 
     service: ServiceStatus
     endpoint: EndpointStatus
@@ -118,6 +133,9 @@ class FullStatus(Entry):
     sessions: list[SessionEntry]
     waiting: list[NodeDescription]
     ended: list[EndedEntry] = field(default_factory=list)
+    pairings_total: int | None = None
+    pairings_before: int | None = None
+    pairings_of_nodes: dict[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         # Short, because asyncio.run makes the repr of its main task, with its result, twice.
@@ -340,8 +358,28 @@ class SetAlias(Command[HostedNodes], name="set_alias"):
     alias: _Text
 
 
+_Newest = Annotated[int, Field(strict=True, ge=1)]
+
+
 class Status(Command[FullStatus], name="status"):
-    """Return the state of everything."""
+    """Return the state of everything; of very many pairings only the ``newest``, and those that matter."""
+
+    newest: _Newest | None = None
+
+
+class Pairings(Command[PairingPage], name="pairings"):
+    """Return the newest pairings, of all nodes or of one, or those ``before`` a page."""
+
+    newest: _Newest | None = None
+    node: _Text | None = None
+    before: Annotated[int, Field(strict=True, ge=0)] | None = None
+
+
+class FindPairing(Command[PairingEntry], name="find_pairing"):
+    """Return the pairing with a peer: id, beginning of an id, or name."""
+
+    peer: _Text
+    node: _Text | None = None
 
 
 class ShowLog(Command[LogLines], name="log"):
@@ -403,6 +441,8 @@ def _demand(member: str, fault: str) -> str:
             return "The command has no message, which is a JSON object."
         case "passphrase":
             return f"The command's passphrase has to be {Passphrase.described}."
+        case "newest" | "before":
+            return f"The command's {member} is a whole number that is not negative, and newest not 0."
         case "retries":
             return f"The command's retries are a number from 0 to {MAX_RETRIES}."
         case "role":

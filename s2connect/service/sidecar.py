@@ -47,11 +47,11 @@ from s2connect.service.objects import (
     NotFound,
     OwnNode,
     PairingEntry,
-    find_pairing,
     own_node,
     read_alias,
 )
 from s2connect.service.open_sessions import OpenSessions
+from s2connect.service.pairing_list import find, listed
 from s2connect.service.record import Recorder
 from s2connect.service.reloading import reconfigure, reread_result
 from s2connect.service.settings import ChangedSettings, changed, checked_settings, result_of
@@ -126,6 +126,8 @@ class Service:
             commands.RemoveNode: self._remove_node,
             commands.SetAlias: self._set_alias,
             commands.Status: self._status,
+            commands.Pairings: self._pairings,
+            commands.FindPairing: self._find_pairing,
             commands.ShowLog: log_lines,
             commands.MakeBackup: self._make_backup,
             commands.Reload: self._reload,
@@ -344,13 +346,21 @@ class Service:
             await announce(command.url, command.peer, address=command.connect_to)
 
     async def _unpair(self, command: commands.Unpair) -> PairingEntry:
-        pairings = await entries(await self.endpoint.pairings())
-        if command.node is not None:
-            node = self._node(command.node)
-            pairings = [pairing for pairing in pairings if pairing.node == node.id]
-        found = find_pairing(pairings, command.peer)
+        found = await self._find_pairing(command)
         ended = await self.endpoint.node(found.node).unpair(found.peer.id, forget=command.forget)
         return PairingEntry.of(ended)
+
+    async def _find_pairing(self, command: commands.FindPairing | commands.Unpair) -> PairingEntry:
+        return await find(self.endpoint, command.peer, self._id_of(command.node))
+
+    async def _pairings(self, command: commands.Pairings) -> commands.PairingPage:
+        node, counts = self._id_of(command.node), await self.endpoint.pairing_counts()
+        pairings, before = await listed(self.endpoint, newest=command.newest, node=node, before=command.before)
+        total = sum(counts.values()) if node is None else counts.get(node, 0)
+        return commands.PairingPage(pairings=pairings, total=total, before=before)
+
+    def _id_of(self, name: str | None) -> NodeId | None:
+        return None if name is None else self._node(name).id
 
     async def _add_node(self, command: commands.AddNode) -> commands.HostedNodes:
         await self._check_free_to_change()
@@ -399,7 +409,9 @@ class Service:
 
     async def _status(self, command: commands.Status) -> commands.FullStatus:
         endpoint = self.endpoint
-        config, connected = endpoint.config, endpoint.connected()
+        config = endpoint.config
+        pairings, before = await listed(endpoint, newest=command.newest)
+        counts = await endpoint.pairing_counts()
         return commands.FullStatus(
             service=commands.ServiceStatus(running=self._running, pid=os.getpid() if self._running else None),
             endpoint=commands.EndpointStatus(
@@ -415,9 +427,10 @@ class Service:
                 page=self.page.url if self.page is not None else None,
             ),
             nodes=await self._own_nodes(),
-            pairings=await entries(
-                await endpoint.pairings(), connected, endpoint.history(), await endpoint.elsewhere()
-            ),
+            pairings=pairings,
+            pairings_total=sum(counts.values()),
+            pairings_before=before,
+            pairings_of_nodes={str(node): count for node, count in counts.items()},
             sessions=self._sessions.entries(),
             waiting=list(endpoint.waiting()),
             ended=[

@@ -9,7 +9,8 @@ from typing import Any
 from s2connect import Endpoint, Node
 from s2connect.errors import UsageError
 from s2connect.service.commands import Command, DiscardPairing, ExportedPairing, ExportPairing, ImportPairing
-from s2connect.service.objects import OwnNode, PairingEntry, find_pairing, own_node
+from s2connect.service.objects import OwnNode, PairingEntry, own_node
+from s2connect.service.pairing_list import find
 
 
 def _node(endpoint: Endpoint, name: str | None) -> Node:
@@ -19,11 +20,7 @@ def _node(endpoint: Endpoint, name: str | None) -> Node:
 
 async def _find(endpoint: Endpoint, peer: str, node: str | None) -> PairingEntry:
     """Return the pairing of a peer; ``NotPaired`` for none, ``UsageError`` for several."""
-    pairings = [PairingEntry.of(pairing) for pairing in await endpoint.pairings()]
-    if node is not None:
-        ours = _node(endpoint, node)
-        pairings = [pairing for pairing in pairings if pairing.node == ours.id]
-    return find_pairing(pairings, peer)
+    return await find(endpoint, peer, None if node is None else _node(endpoint, node).id)
 
 
 def _refuse_device(endpoint: Endpoint) -> None:

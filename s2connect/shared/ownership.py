@@ -120,6 +120,11 @@ _ELSEWHERE: Final = f"""
     LIMIT %s
 """  # noqa: S608 - constants
 
+_ELSEWHERE_OF: Final = f"""
+    SELECT local, remote, owner FROM pairing WHERE (local, remote) IN ({_PAIRS}) AND owner != %s
+    AND owner IN (SELECT name FROM instance WHERE {ALIVE})
+"""  # noqa: S608 - constants
+
 _COUNT_LINKS: Final = f"""
     WITH held AS MATERIALIZED (
         SELECT owner, count(*) AS held FROM link WHERE local = ANY(%(nodes)s) AND until > clock_timestamp()
@@ -269,11 +274,18 @@ class PostgresqlOwners:
 
         return await self._database.read("read", read)
 
-    async def elsewhere(self) -> Mapping[PairKey, str]:
-        """Return the pairs whose session is at another living instance, with its name; of very many, some."""
+    async def elsewhere(self, keys: Collection[PairKey] | None = None) -> Mapping[PairKey, str]:
+        """Return the pairs whose session is at another living instance, with its name; of very many, some.
+
+        With ``keys`` they are those among these.
+        """
+        values: tuple[object, ...]
+        statement, values = _ELSEWHERE, (self.instance, MAX_ELSEWHERE)
+        if keys is not None:
+            statement, values = _ELSEWHERE_OF, (*_columns(keys), self.instance)
 
         async def read(connection: Connection) -> list[Row]:
-            return await (await connection.execute(_ELSEWHERE, (self.instance, MAX_ELSEWHERE))).fetchall()
+            return await (await connection.execute(statement, values)).fetchall()
 
         return {_key(row): row["owner"] for row in await self._database.read("read", read)}
 

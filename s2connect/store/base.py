@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+from uuid import UUID
 
 from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
@@ -98,6 +99,19 @@ class Record:
     """Wall-clock seconds at which the active token of the confirmed pairing was issued (SES-07), if that is known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some pairings of very many, oldest first.
+
+    Attributes:
+        pairings: The pairings.
+        before: Where the older ones go on; None where there are none.
+    """
+
+    pairings: list[Pairing]
+    before: int | None
+
+
 class Store(Protocol):
     """Operations on pairings. One contract test runs against every implementation.
 
@@ -121,6 +135,18 @@ class Store(Protocol):
 
         With ``newest`` they are at most so many, those that were made last.
         """
+
+    async def page(self, most: int, *, local: NodeId | None = None, before: int | None = None) -> Page:
+        """Return the newest pairings, at most so many, or the newest of those ``before`` a page.
+
+        A pairing that is made meanwhile is on no later page, and none comes twice.
+        """
+
+    async def counts(self) -> dict[NodeId, int]:
+        """Return the number of pairings of each of our nodes that has any."""
+
+    async def beginning_with(self, beginning: str) -> list[Pairing]:
+        """Return pairings whose peer's id begins with a text, at most :data:`MAX_FOUND`; none for what begins no id."""
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         """Return the pairings of one pair: none, the confirmed one, the unconfirmed one, or both, confirmed first."""
@@ -216,6 +242,9 @@ class Store(Protocol):
         """Finish pending operations, even of cancelled callers, and release everything. Idempotent."""
 
 
+MAX_FOUND = 100
+"""Most pairings that :meth:`Store.beginning_with` returns."""
+
 MAX_CANDIDATE_TOKENS = 8
 """Bound on what lost answers can pile up at the communication client; two is the normal maximum."""
 
@@ -230,6 +259,15 @@ GONE = "The pairing has been removed."
 
 MAX_VAULT_BYTES = 2 * MAX_SECRET_CHARACTERS * MAX_CANDIDATE_TOKENS + 1024
 """Bound on one secret: fits eight of the longest tokens read from a peer, each character escaped."""
+
+
+def ids_beginning_with(text: str) -> tuple[UUID, UUID] | None:
+    """Return the first and last id that begins with a text in small letters; None where none does."""
+    digits = text.replace("-", "")
+    if not digits or len(digits) > 32 or set(digits) - set("0123456789abcdef"):
+        return None
+    first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+    return (first, last) if str(first).startswith(text) else None
 
 
 def with_candidate(tokens: Sequence[AccessToken], token: AccessToken) -> list[AccessToken]:

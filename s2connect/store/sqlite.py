@@ -32,14 +32,17 @@ from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl
 from s2connect.store.base import (
     GONE,
+    MAX_FOUND,
     MAX_REFUSED_SERVERS,
     MAX_TOMBSTONES,
+    Page,
     Pairing,
     PairKey,
     Pin,
     Record,
     Replaced,
     Vault,
+    ids_beginning_with,
     token_digest,
     with_candidate,
 )
@@ -333,6 +336,27 @@ class SqliteStore:
         order = "ORDER BY sequence" if newest is None else f"ORDER BY sequence DESC LIMIT {newest:d}"
         found = [pairing for _, pairing in self._rows(f"{which}{order}", tuple(wanted.values()))]
         return found if newest is None else found[::-1]
+
+    @_operation("read")
+    def page(self, most: int, *, local: NodeId | None = None, before: int | None = None) -> Page:
+        wanted = {"local = ?": None if local is None else local.bytes, "sequence < ?": before}
+        wanted = {condition: value for condition, value in wanted.items() if value is not None}
+        which = f"WHERE {' AND '.join(wanted)} " if wanted else ""
+        rows = self._rows(f"{which}ORDER BY sequence DESC LIMIT {most + 1:d}", tuple(wanted.values()))
+        found = [pairing for _, pairing in rows[:most]]
+        return Page(found[::-1], rows[most - 1][0]["sequence"] if len(rows) > most else None)
+
+    @_operation("read")
+    def counts(self) -> dict[NodeId, int]:
+        rows = self._db.execute("SELECT local, count(*) FROM pairing GROUP BY local").fetchall()
+        return {NodeId(uuid.UUID(bytes=local)): count for local, count in rows}
+
+    @_operation("read")
+    def beginning_with(self, beginning: str) -> list[Pairing]:
+        if (ids := ids_beginning_with(beginning)) is None:
+            return []
+        which = f"WHERE remote BETWEEN ? AND ? ORDER BY remote LIMIT {MAX_FOUND}"
+        return [pairing for _, pairing in self._rows(which, [one.bytes for one in ids])]
 
     @_operation("read")
     def pairings_of(self, key: PairKey) -> list[Pairing]:

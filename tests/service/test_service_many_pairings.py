@@ -15,9 +15,10 @@ from benchmarks.growth import fill
 from s2connect import Endpoint
 from s2connect.cli.show import MAX_TABLE_ROWS, pairings_block, status_blocks
 from s2connect.cli.terminal import PlainText
+from s2connect.errors import UsageError
 from s2connect.model import common
-from s2connect.service import control
-from s2connect.service.commands import Status
+from s2connect.service import control, pairing_list
+from s2connect.service.commands import FindPairing, Pairings, Status
 from s2connect.service.objects import PairingEntry, to_value
 from s2connect.service.sidecar import Service
 from s2connect.store.columns import read_endpoint
@@ -102,3 +103,34 @@ async def test_a_long_list_is_shown_in_full_and_is_not_wrapped(home: Path) -> No
     assert written[0]["peer"]["id"] == str(status.pairings[0].peer.id)
     known = Status().read_result(json.loads(json.dumps(status, default=to_value))).pairings
     assert [one.peer for one in known] == [one.peer for one in status.pairings]
+
+
+async def test_of_very_many_the_newest_are_listed_and_the_others_page_by_page(home: Path) -> None:
+    async with Endpoint.open(home, serve=False) as endpoint:
+        service = Service(endpoint, home)
+        every = [one.key.remote for one in await endpoint.pairings()]
+        status = await service.ask(Status(newest=50))
+        assert [one.peer.id for one in status.pairings] == every[-50:]
+        assert (status.pairings_total, list(status.pairings_of_nodes.values())) == (MANY, [MANY])
+        read, before = [one.peer.id for one in status.pairings], status.pairings_before
+        while before is not None:
+            page = await service.ask(Pairings(newest=120, before=before))
+            read, before = [*(one.peer.id for one in page.pairings), *read], page.before
+            assert page.total == MANY
+        assert read == every
+
+
+async def test_a_pairing_is_found_by_its_id_where_names_are_not_looked_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Endpoint.open(home, serve=False) as endpoint:
+        service, wanted = Service(endpoint, home), (await endpoint.pairings())[7]
+        name = wanted.peer.title
+        assert (await service.ask(FindPairing(peer=str(wanted.key.remote)))).peer == wanted.peer
+        assert (
+            await service.ask(FindPairing(peer=str(wanted.key.remote), node=str(wanted.key.local)))
+        ).peer.title == name
+        monkeypatch.setattr(pairing_list, "NAMES_SEARCHED", MANY - 1)
+        assert (await service.ask(FindPairing(peer=str(wanted.key.remote)))).peer == wanted.peer
+        with pytest.raises(UsageError, match="too many to look for a name"):
+            await service.ask(FindPairing(peer=name))

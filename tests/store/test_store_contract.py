@@ -485,3 +485,29 @@ async def test_it_is_remembered_when_a_token_was_issued(store: Store) -> None:
     assert (await store.record(key(1))).issued_at == pairing(1, SERVER).paired_at
     await store.activate_token(pairing(1, SERVER), token_digest(token("b")), 1.9e9)
     assert (await store.record(key(1))).issued_at == 1.9e9
+
+
+async def test_pairings_are_read_page_by_page_and_none_comes_twice(store: Store) -> None:
+    made = [pairing(number) for number in range(5)]
+    for number, one in enumerate(made):
+        await store.save_pairing(one, token(str(number)))
+    first = await store.page(2)
+    await store.save_pairing(pairing(9), token("meanwhile"))
+    second = await store.page(2, before=first.before)
+    third = await store.page(2, before=second.before)
+    assert [first.pairings, second.pairings, third.pairings] == [made[3:], made[1:3], made[:1]]
+    assert third.before is None
+    assert (await store.page(6)).before is None
+    assert await store.counts() == {made[0].key.local: 6}
+    assert (await store.page(2, local=NodeId(UUID(int=7)))).pairings == []
+
+
+async def test_a_pairing_is_found_by_the_beginning_of_its_peers_id(store: Store) -> None:
+    made = [pairing(1), pairing(2)]
+    for one in made:
+        await store.save_pairing(one, token("a"))
+    whole = str(made[0].key.remote)
+    assert await store.beginning_with(whole) == made[:1]
+    assert await store.beginning_with(whole[:10]) == made
+    for nothing in ("7", "Battery", "", "-", whole[:8] + whole[9:], whole + "0"):
+        assert await store.beginning_with(nothing) == []

@@ -8,8 +8,8 @@ from s2connect.model.common import EndpointDescription, NodeDescription, NodeId
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.model.url import BaseUrl
-from s2connect.store.base import Pairing, PairKey, Pin, Record, Replaced
-from s2connect.store.postgresql.database import Connection, Database
+from s2connect.store.base import MAX_FOUND, Page, Pairing, PairKey, Pin, Record, Replaced, ids_beginning_with
+from s2connect.store.postgresql.database import Connection, Database, Row
 from s2connect.store.postgresql.rows import PAIR, PairingRows, pair_values
 from s2connect.store.postgresql.sealing import Sealer
 
@@ -57,14 +57,34 @@ class PostgresqlStore:
         found = await self._pairings(f"{which}{order}", tuple(wanted.values()))
         return found if newest is None else found[::-1]
 
+    async def page(self, most: int, *, local: NodeId | None = None, before: int | None = None) -> Page:
+        wanted = {"local = %s": local, "sequence < %s": before}
+        wanted = {condition: value for condition, value in wanted.items() if value is not None}
+        which = f"WHERE {' AND '.join(wanted)} " if wanted else ""
+        rows = await self._rows(f"{which}ORDER BY sequence DESC LIMIT {most + 1:d}", tuple(wanted.values()))
+        found = [row["pairing"] for row in rows[:most]]
+        return Page(found[::-1], rows[most - 1]["sequence"] if len(rows) > most else None)
+
+    async def counts(self) -> dict[NodeId, int]:
+        async def read(connection: Connection) -> dict[NodeId, int]:
+            cursor = await connection.execute("SELECT local, count(*) AS count FROM pairing GROUP BY local")
+            return {NodeId(row["local"]): row["count"] for row in await cursor.fetchall()}
+
+        return await self.database.read("read", read)
+
+    async def beginning_with(self, beginning: str) -> list[Pairing]:
+        if (ids := ids_beginning_with(beginning)) is None:
+            return []
+        return await self._pairings(f"WHERE remote BETWEEN %s AND %s ORDER BY remote LIMIT {MAX_FOUND}", ids)
+
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         return await self._pairings(f"WHERE {PAIR} ORDER BY confirmed DESC", pair_values(key))
 
     async def _pairings(self, which: str, values: Sequence[object]) -> list[Pairing]:
-        async def read(connection: Connection) -> list[Pairing]:
-            return [row["pairing"] for row in await self.rows.select(connection, which, values)]
+        return [row["pairing"] for row in await self._rows(which, values)]
 
-        return await self.database.read("read", read)
+    async def _rows(self, which: str, values: Sequence[object]) -> list[Row]:
+        return await self.database.read("read", lambda connection: self.rows.select(connection, which, values))
 
     async def save_pairing(
         self, pairing: Pairing, token: AccessToken, *further: AccessToken, alone: bool = False
