@@ -15,9 +15,9 @@ import pytest
 
 from s2connect.model.log_limiter import process_lines
 from tests import waits
-from tests.postgresql import postgresql, postgresql_cluster
+from tests.postgresql import durable, postgresql, postgresql_cluster
 
-__all__ = ["postgresql", "postgresql_cluster"]  # fixtures: one server for all tests of a process
+__all__ = ["durable", "postgresql", "postgresql_cluster"]  # fixtures
 
 # No deadline for examples: their time depends on the load of the machine. The cost of input has tests of its own.
 hypothesis.settings.register_profile(

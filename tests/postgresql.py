@@ -1,11 +1,12 @@
 """A real PostgreSQL for tests: one cluster for each test process, and an empty database for each test.
 
-Its fixtures ``postgresql`` and ``postgresql_cluster`` are those of every test.
+Its fixtures ``postgresql``, ``postgresql_cluster`` and ``durable`` are those of every test.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -196,15 +197,28 @@ class Cluster:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def postgresql_cluster() -> Iterator[Cluster]:
-    """One server for all tests of this process, which does not flush to disk."""
-    cluster = Cluster()
+@contextlib.contextmanager
+def _cluster(*, durable: bool) -> Iterator[Cluster]:
+    cluster = Cluster(durable=durable)
     try:
         cluster.make_template()
         yield cluster
     finally:
         cluster.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql_cluster() -> Iterator[Cluster]:
+    """One server for all tests of this process, which does not flush to disk."""
+    with _cluster(durable=False) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def durable() -> Iterator[Cluster]:
+    """A server of the test's own that flushes to disk."""
+    with _cluster(durable=True) as cluster:
+        yield cluster
 
 
 @pytest.fixture

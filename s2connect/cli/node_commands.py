@@ -15,8 +15,8 @@ from s2connect.cli.terminal import (
     Options,
     RoleOption,
     YesOption,
-    as_role,
     confirm_end_of_pairings,
+    description,
     examples,
     register,
     with_options,
@@ -91,19 +91,7 @@ def add(
     from s2connect.service.commands import AddNode, Status
 
     before = {one.id: one.alias for one in options.ask(Status()).nodes}
-    chosen = as_role(role)
-    assert chosen is not None, "the option is required"
-    result = options.ask(
-        AddNode(
-            role=chosen,
-            node_id=_id_of(node_id),
-            brand=brand,
-            type=kind,
-            model_name=model,
-            user_defined_name=name,
-            alias=alias,
-        )
-    )
+    result = options.ask(AddNode(node_id=_id_of(node_id), alias=alias, **description(role, brand, kind, model, name)))
     added = next(one for one in result.nodes if one.id == result.node)
     changed = [one for one in result.nodes if before.get(one.id, one.alias) != one.alias]
     options.report(

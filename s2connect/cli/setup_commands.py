@@ -17,7 +17,7 @@ from s2connect.cli.terminal import (
     Options,
     RoleChoice,
     RoleOption,
-    as_role,
+    description,
     print_json,
     run_work,
     with_options,
@@ -25,6 +25,9 @@ from s2connect.cli.terminal import (
 from s2connect.errors import UsageError
 
 RARE = "Rarely needed"
+_BindOption = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Listen on this address only.", rich_help_panel=RARE)
+]
 
 
 @with_options(
@@ -47,9 +50,7 @@ def init(
     ] = "lan",
     host: Annotated[str | None, typer.Option(help="Name under which others reach this machine.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one now and keeps it.")] = 8443,
-    bind: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Listen on this address only.", rich_help_panel=RARE)
-    ] = None,
+    bind: _BindOption = None,
     certificate: Annotated[
         Path | None, typer.Option(help="WAN: PEM file, the certificate and its chain.", rich_help_panel=RARE)
     ] = None,
@@ -103,14 +104,7 @@ def init(
 
     config = setup.make(
         options.path,
-        {
-            "role": as_role(role),
-            "id": node_id,
-            "brand": brand,
-            "type": kind,
-            "model_name": model,
-            "user_defined_name": name,
-        },
+        {"id": node_id, **description(role, brand, kind, model, name)},
         {
             "deployment": Deployment(deployment.upper()),
             "host": host,
@@ -186,9 +180,7 @@ def setup(
         int | None,
         typer.Option(min=0, max=65535, help="TCP port; 8443, or another if that is taken.", rich_help_panel=RARE),
     ] = None,
-    bind: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Listen on this address only.", rich_help_panel=RARE)
-    ] = None,
+    bind: _BindOption = None,
     vault: Annotated[
         Literal["auto", "keyring", "files"] | None, typer.Option(help="Where secrets are kept.", rich_help_panel=RARE)
     ] = None,
@@ -206,13 +198,7 @@ def setup(
     if sum(ways) > 1:
         raise UsageError("One way to pair at a time: --url, --show-code, --waiting or --trial.")
     answers = Answers(
-        node={
-            "role": as_role(role),
-            "brand": brand,
-            "type": kind,
-            "model_name": model,
-            "user_defined_name": name,
-        },
+        node=description(role, brand, kind, model, name),
         settings={"host": host, "port": port, "bind": bind, "vault": vault},
         url=None if url is None else BaseUrl.of_pairing(url),
         waiting=waiting,

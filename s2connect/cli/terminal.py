@@ -383,6 +383,19 @@ def as_role(choice: RoleChoice | None) -> Role | None:
     return None if choice is None else Role(choice.upper())
 
 
+def description(
+    role: RoleChoice | None, brand: str | None, kind: str | None, model: str | None, name: str | None
+) -> dict[str, Any]:
+    """Return the description of a node that options give, by the names of its members."""
+    return {
+        "role": as_role(role),
+        "brand": brand,
+        "type": kind,
+        "model_name": model,
+        "user_defined_name": name,
+    }
+
+
 def run_work(work: Coroutine[Any, Any, _Result], *, loop: LoopChoice = "asyncio") -> _Result:
     """Run a coroutine to its end, or until Ctrl-C."""
     with contextlib.closing(work), interruptible(), asyncio.Runner(loop_factory=lambda: new_event_loop(loop)) as runner:

@@ -3,7 +3,7 @@
 A device pairs, begins a session and comes with its connection, all at one instance, which is killed. It repeats its
 last request at another one, and goes on there with what it was told. Prints a line for each: the commit, whether it was
 done, how many answers the device had, and what was wrong then. Argument: the URL of a database, which is emptied before
-each. It forks itself, which costs less than to start each anew.
+each.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -31,6 +32,7 @@ from s2connect.store.postgresql import database, transaction
 from s2connect.store.postgresql.store import PostgresqlStore
 from s2connect.store.postgresql.transaction import BEGIN, COMMIT
 from tests.instances.instances import NODES, TOKEN, Instance, b64, instances, pairing_request, proof_of, session_request
+from tests.killed import killed_at_each_step
 
 EMPTIED = (
     *("pairing", "tombstone", "link", "pairing_node", "pairing_turn", "pairing_source", "pairing_attempt"),
@@ -115,7 +117,7 @@ def commits(connection: AsyncConnection[Any], statements: Sequence[str]) -> bool
     return COMMIT in statements or (is_outside and writes)
 
 
-async def live(url: str, kill_at: int, *, after: bool, told: int) -> None:
+async def live(url: str, kill_at: int, after: bool, told: int) -> None:
     """Serve a device; the commit number ``kill_at`` is the last of this process."""
     async with instances(url) as (one,):
         count, execute, together = 0, AsyncConnection.execute, transaction.together
@@ -184,23 +186,10 @@ async def go_on(url: str, told: list[Any]) -> str:
 
 def main(url: str) -> None:
     pairing_core.ATTEMPT_LIFETIME = session_core.PENDING_LIFETIME = 300.0  # however busy the machine is
-    for after in (False, True):
-        number, alive = 0, False
-        while not alive:
-            number += 1
-            asyncio.run(prepare(url))
-            read, write = os.pipe()
-            child = os.fork()
-            if not child:
-                asyncio.run(live(url, number, after=after, told=write))
-                os._exit(0)
-            os.close(write)
-            _, status = os.waitpid(child, 0)
-            with os.fdopen(read) as lines:
-                told = [json.loads(line) for line in lines]
-            alive = not os.WIFSIGNALED(status)
-            answers = len(told)
-            print(json.dumps([number, after, answers, asyncio.run(go_on(url, told))]), flush=True)
+    for killed in killed_at_each_step(partial(prepare, url), partial(live, url)):
+        told = [json.loads(line) for line in killed.done.splitlines()]
+        answers = len(told)
+        print(json.dumps([killed.step, killed.after, answers, asyncio.run(go_on(url, told))]), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -180,17 +180,6 @@ async def test_an_instance_that_stood_still_while_its_sessions_were_taken_closes
         assert set(owners(postgresql)) == {"two"}
     await check(fleet, [first, second])
     server.close()
-
-
-@pytest.fixture
-def durable() -> Iterator[Cluster]:
-    """A cluster of its own that flushes to disk."""
-    cluster = Cluster(durable=True)
-    try:
-        cluster.make_template()
-        yield cluster
-    finally:
-        cluster.close()
 
 
 async def test_a_crash_of_the_database_during_activations_locks_nobody_out(

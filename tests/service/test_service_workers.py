@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -53,10 +55,38 @@ READY = json.dumps({"event": "ready", "metrics": None})
 ERROR = json.dumps({"error": {"kind": "storage_unavailable", "what": "The database is away."}})
 
 
-async def test_a_worker_that_ends_again_and_again_is_started_ever_later_and_the_service_goes_on() -> None:
+@contextlib.asynccontextmanager
+async def _with_workers(program: list[str]) -> AsyncIterator[_Machine]:
     one = _Machine()
     async with within(30), one.supervisor:
-        one.begin(_program(READY, ERROR, code=7))
+        one.begin(program)
+        yield one
+
+
+def _deaf() -> list[str]:
+    """A worker that answers nothing."""
+    return [sys.executable, "-c", f"print({READY!r}, flush=True)\nimport sys\nsys.stdin.read()"]
+
+
+@contextlib.asynccontextmanager
+async def _with_deaf_worker() -> AsyncIterator[Worker]:
+    """Run a worker that answers nothing."""
+    async with _with_workers(_deaf()) as one:
+        await until(one.workers.first.is_set)
+        (worker,) = one.workers.workers
+        yield worker
+        await one.workers.close()
+
+
+async def _asking(worker: Worker) -> asyncio.Task[Any]:
+    """Ask a worker, and return once it has the question."""
+    asking = asyncio.create_task(worker.ask({"command": "status"}))
+    await until(lambda: bool(worker._waiting))
+    return asking
+
+
+async def test_a_worker_that_ends_again_and_again_is_started_ever_later_and_the_service_goes_on() -> None:
+    async with _with_workers(_program(READY, ERROR, code=7)) as one:
         await until(lambda: len(one.pauses) == 4)
         assert one.pauses == [1.0, 2.0, 4.0, 8.0]
         ended = [event for event in one.kept.events if event.get("state") == "ended"]
@@ -66,18 +96,14 @@ async def test_a_worker_that_ends_again_and_again_is_started_ever_later_and_the_
 
 
 async def test_a_first_worker_that_says_why_it_cannot_run_ends_the_service_with_its_error() -> None:
-    one = _Machine()
-    async with within(30), one.supervisor:
-        one.begin(_program(ERROR, code=7))
+    async with _with_workers(_program(ERROR, code=7)) as one:
         await one.stop.wait()
         assert str(one.stop.error) == "The database is away."
         assert not one.pauses
 
 
 async def test_a_first_worker_that_says_nothing_is_started_again() -> None:
-    one = _Machine()
-    async with within(30), one.supervisor:
-        one.begin(_program(code=1))
+    async with _with_workers(_program(code=1)) as one:
         await until(lambda: len(one.pauses) == 4)
         assert one.stop.error is None
 
@@ -104,46 +130,25 @@ def test_a_worker_that_answers_knows_its_sessions_better_than_the_database() -> 
     }
 
 
-def _deaf() -> list[str]:
-    """A worker that answers nothing."""
-    return [sys.executable, "-c", f"print({READY!r}, flush=True)\nimport sys\nsys.stdin.read()"]
-
-
 async def test_whoever_asks_a_worker_and_is_cancelled_ends_at_once() -> None:
-    one = _Machine()
-    async with within(30), one.supervisor:
-        one.begin(_deaf())
-        await until(one.workers.first.is_set)
-        (worker,) = one.workers.workers
-        asking = asyncio.create_task(worker.ask({"command": "status"}))
-        await until(lambda: bool(worker._waiting))
+    async with _with_deaf_worker() as worker:
+        asking = await _asking(worker)
         asking.cancel()
         await asyncio.wait([asking])
         assert asking.cancelled()
-        await one.workers.close()
 
 
 async def test_a_worker_that_ends_before_it_answers_is_named() -> None:
-    one = _Machine()
-    async with within(30), one.supervisor:
-        one.begin(_deaf())
-        await until(one.workers.first.is_set)
-        (worker,) = one.workers.workers
-        asking = asyncio.create_task(worker.ask({"command": "status"}))
-        await until(lambda: bool(worker._waiting))
+    async with _with_deaf_worker() as worker:
+        asking = await _asking(worker)
         assert worker.process is not None
         worker.process.kill()
         with pytest.raises(Failure, match="box-1 ended before it answered"):
             await asking
-        await one.workers.close()
 
 
 async def test_a_worker_whose_input_is_closed_counts_as_ended() -> None:
-    one = _Machine()
-    async with within(30), one.supervisor:
-        one.begin(_deaf())
-        await until(one.workers.first.is_set)
-        (worker,) = one.workers.workers
+    async with _with_deaf_worker() as worker:
         process = worker.process
         assert process is not None
         assert process.stdin is not None
@@ -154,7 +159,6 @@ async def test_a_worker_whose_input_is_closed_counts_as_ended() -> None:
         process.stdin.drain = drain  # type: ignore[method-assign]  # it has ended, and this process does not know yet
         with pytest.raises(Failure, match="box-1 ended before it answered"):
             await worker.ask({"command": "status"})
-        await one.workers.close()
 
 
 async def test_a_worker_that_is_being_started_is_ended_too() -> None:

@@ -1,7 +1,7 @@
 """Steps on a store in PostgreSQL, by processes that are killed at each statement: before it, or once it is done.
 
 Prints a line for each: how many steps it had been told were done, and what ``repr`` of the state is left. Argument: the
-URL of a database, which is emptied before each. It forks itself, which costs less than to start each anew.
+URL of a database, which is emptied before each.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
 
 from s2connect.store.postgresql.store import PostgresqlStore
+from tests.killed import killed_at_each_step
 from tests.postgresql import STORE_KEYS
 from tests.store.power_cut_child import STEPS, before
 from tests.store.store_examples import contents, key
@@ -25,7 +27,7 @@ KEYS = [key(number) for number in range(1, 5)]
 EMPTIED = ("pairing", "tombstone", "refused_server")
 
 
-async def steps(url: str, kill_at: int, *, after: bool, told: int) -> None:
+async def steps(url: str, kill_at: int, after: bool, told: int) -> None:
     """Do all steps; the statement number ``kill_at`` from the first step on is the last."""
     store = await PostgresqlStore.open(url, STORE_KEYS)
     count, execute = 0, AsyncConnection.execute
@@ -66,22 +68,8 @@ async def left(url: str) -> str:
 
 
 def main(url: str) -> None:
-    for after in (False, True):
-        number, alive = 0, False
-        while not alive:
-            number += 1
-            asyncio.run(prepare(url))
-            read, write = os.pipe()
-            child = os.fork()
-            if not child:
-                asyncio.run(steps(url, number, after=after, told=write))
-                os._exit(0)
-            os.close(write)
-            _, status = os.waitpid(child, 0)
-            done = len(os.read(read, 1000))
-            os.close(read)
-            alive = not os.WIFSIGNALED(status)
-            print(json.dumps([done, asyncio.run(left(url))]), flush=True)
+    for killed in killed_at_each_step(partial(prepare, url), partial(steps, url)):
+        print(json.dumps([len(killed.done), asyncio.run(left(url))]), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -54,16 +53,6 @@ async def test_a_process_that_is_killed_leaves_the_state_before_or_after_a_step(
     for told, state in found:
         assert state in states[told : told + 2], f"after {told} steps that were told as done"
     assert {told for told, _ in found} == set(range(len(STEPS) + 1))
-
-
-@pytest.fixture
-def durable() -> Iterator[Cluster]:
-    cluster = Cluster(durable=True)
-    try:
-        cluster.make_template()
-        yield cluster
-    finally:
-        cluster.close()
 
 
 @pytest.mark.rule("SES-03", "SESC-02")
