@@ -76,6 +76,8 @@ class InstanceOwnership:
     Attributes:
         app_links: Links of the application.
         exchanges: Whether instances tell each other that pairings have changed.
+        on_crossing: Called with a pair whose other node pairs with this endpoint, at another instance, while an attempt
+            of this endpoint is under way.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class InstanceOwnership:
         self._releases = Releases(state, shared)
         self.app_links = LinkHolds(state, shared, self._releases, self._links.set, self)
         self.exchanges = False
+        self.on_crossing: Callable[[PairKey], None] = lambda _: None
         self._marks = ""
 
     @property
@@ -249,6 +252,9 @@ class InstanceOwnership:
             case ["pairings", local, remote, instance] if self.exchanges and instance != self._shared.instance:
                 with contextlib.suppress(ValueError):
                     self._state.events.publish(PairingsChanged(node=NodeId(UUID(local)), peer=NodeId(UUID(remote))))
+            case ["crossing", local, remote]:
+                with contextlib.suppress(ValueError):
+                    self.on_crossing(PairKey(NodeId(UUID(local)), NodeId(UUID(remote))))
             case ["link", local, remote]:
                 with contextlib.suppress(ValueError):
                     key = PairKey(NodeId(UUID(local)), NodeId(UUID(remote)))
@@ -344,6 +350,10 @@ class InstanceOwnership:
             return
         for key in set(keys):
             self._state.supervisor.spawn(self._shared.announce_pairings(key), "announce", expected=logging.DEBUG)
+
+    def announce_crossing(self, key: PairKey) -> None:
+        """Have the instance whose attempt with a pair is under way know that the other node pairs, too."""
+        self._state.supervisor.spawn(self._shared.announce_crossing(key), "announce", expected=logging.DEBUG)
 
     def _claims(self) -> list[Claim]:
         return [

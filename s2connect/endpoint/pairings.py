@@ -7,6 +7,7 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -74,6 +75,7 @@ class Pairings:
         self.ownership: InstanceOwnership | None = None
         if state.shared is not None:
             self.ownership = InstanceOwnership(state, state.shared.owners(), connections)
+            self.ownership.on_crossing = self._give_way
         self._state = state
         self._connections = connections
         self._client = client
@@ -117,14 +119,16 @@ class Pairings:
         Where the two nodes pair with each other in both directions at the same moment, both sides have to end with the
         same of the two pairings. So they come one after the other: a device refuses one while it is itself the client
         of the other, and an energy manager lets its own attempt end first, which gives way. Where several instances
-        share the pairings, nobody waits: that would keep the database waiting, too.
+        share the pairings, nobody waits: that would keep the database waiting, too. The other side repeats its request
+        then, until the attempt has given way, also that of another instance.
         """
-        key = pairing.key
-        if key in self._under_way and self._is_device(key.local):
+        key, is_device = pairing.key, self._is_device(pairing.key.local)
+        if key in self._under_way and is_device:
             raise OtherWayRound
-        if self._state.shared is not None and await self._is_agreed_on(key):
-            if key in self._under_way:
-                self._refused.add(key)
+        if self.ownership is not None and await self._is_agreed_on(key):
+            if not is_device:
+                self._give_way(key)
+                when_durable(partial(self.ownership.announce_crossing, key))
             raise OtherWayRound
         self._waiting[key] += 1
         try:
@@ -141,6 +145,10 @@ class Pairings:
             return True
         made = [p.paired_at for p in await self._state.store.pairings_of(key) if not p.confirmed]
         return any(abs(self._state.wall_time() - paired_at) < AGREEMENT for paired_at in made)
+
+    def _give_way(self, key: PairKey) -> None:
+        if key in self._under_way:
+            self._refused.add(key)
 
     def gives_way(self, pairing: Pairing) -> bool:
         return self._waiting[pairing.key] > 0 or pairing.key in self._refused

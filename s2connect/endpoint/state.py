@@ -84,9 +84,9 @@ class SharedOwners(Protocol):
         """Call ``on_hint`` with the hints of other instances until cancelled.
 
         ``on_connected`` is called whenever hints come from now on: those before may have been lost. Hints are
-        ``pairing LOCAL REMOTE``, ``left LOCAL REMOTE GENERATION``, ``pairings LOCAL REMOTE INSTANCE``, ``link LOCAL
-        REMOTE``, ``nodes`` and ``links``. ``on_heard`` is called several times a second with a time of the event loop,
-        when all hints have come of what was written before it.
+        ``pairing LOCAL REMOTE``, ``left LOCAL REMOTE GENERATION``, ``pairings LOCAL REMOTE INSTANCE``, ``crossing
+        LOCAL REMOTE``, ``link LOCAL REMOTE``, ``nodes`` and ``links``. ``on_heard`` is called several times a second
+        with a time of the event loop, when all hints have come of what was written before it.
         """
 
     async def probe(self) -> None:
@@ -152,6 +152,9 @@ class SharedOwners(Protocol):
 
     async def announce_pairings(self, key: PairKey) -> None:
         """Hint to the other instances that pairings of a pair have changed."""
+
+    async def announce_crossing(self, key: PairKey) -> None:
+        """Hint that the other node of a pair is pairing client here, while an instance is its pairing client."""
 
     async def marks_of_pairings(self) -> str:
         """Return what is another text some seconds after a pairing is made, confirmed or removed; costs little."""

@@ -442,12 +442,17 @@ class PostgresqlOwners:
 
     async def announce_pairings(self, key: PairKey) -> None:
         """Hint to the other instances that pairings of a pair have changed."""
-        values = (CHANNEL, f"pairings {key.local} {key.remote} {self.instance}")
+        await self._hint(f"pairings {key.local} {key.remote} {self.instance}")
 
-        async def announce(connection: Connection) -> None:
-            await connection.execute("SELECT pg_notify(%s, %s)", values)
+    async def announce_crossing(self, key: PairKey) -> None:
+        """Hint that the other node of a pair is pairing client here, while an instance is its pairing client."""
+        await self._hint(f"crossing {key.local} {key.remote}")
 
-        await self._database.read("write", announce)
+    async def _hint(self, hint: str) -> None:
+        async def notify(connection: Connection) -> None:
+            await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, hint))
+
+        await self._database.read("write", notify)
 
     async def marks_of_pairings(self) -> str:
         """Return what is another text some seconds after a pairing is made, confirmed or removed."""
