@@ -15,6 +15,9 @@ from s2connect.errors import ConfigurationError
 MAX_NAME: Final = 60
 """Longest name of a route that is shown, in characters."""
 
+MAX_NAMED: Final = 10
+"""Most routes of one kind that a difference names."""
+
 
 @dataclass(frozen=True, slots=True)
 class KnownRoute:
@@ -45,6 +48,24 @@ class BridgeIdentity:
         """Return it with other routes."""
         known = {r.name: KnownRoute(r.id_in(self.id), r.devices.type, r.manager.type) for r in routes}
         return BridgeIdentity(self.id, known)
+
+    def difference(self, routes: Sequence[RouteConfig]) -> str:
+        """Return how routes differ from those that were known; empty if they do not, or none were known."""
+        now = self.with_routes(routes).routes
+        if not self.routes or now == self.routes:
+            return ""
+
+        def named(what: str, names: Sequence[str]) -> list[str]:
+            shown = [for_display(name, MAX_NAME) for name in sorted(names)[:MAX_NAMED]]
+            return [f"{what} {', '.join(shown)}"] if shown else []
+
+        return "; ".join(
+            [
+                *named("missing here", [name for name in self.routes if name not in now]),
+                *named("missing there", [name for name in now if name not in self.routes]),
+                *named("other", [name for name in now if self.routes.get(name, now[name]) != now[name]]),
+            ]
+        )
 
     def renamed(self, routes: Sequence[RouteConfig]) -> dict[str, str]:
         """Return the routes that seem to be known ones under another name and have no ``id``, with what to do.

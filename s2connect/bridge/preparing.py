@@ -7,7 +7,6 @@ import contextlib
 import logging
 import socket
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 from pydantic import ValidationError
@@ -94,19 +93,30 @@ async def provided_identity(config: BridgeConfig, endpoint: Endpoint) -> BridgeI
 
 
 async def remember_routes(config: BridgeConfig, endpoint: Endpoint) -> None:
-    """Note the routes, so that one is recognised that is renamed later. Raises StorageError."""
+    """Note the routes, so that one is recognised that is renamed later. Raises StorageError.
+
+    Those of another instance, which are to be the same, are compared with them.
+    """
     home = await asyncio.to_thread(Home.open, config.home)
     if endpoint.sharing is None:
         await asyncio.to_thread(_remember, home, config.routes)
         return
-    content = await endpoint.sharing.change_document(Home.BRIDGE_FILE, partial(_with_routes, config.routes))
+    known = made_identity()
+
+    def with_routes(content: bytes | None) -> bytes:
+        nonlocal known
+        if content is not None:
+            known = identity_of(content, "The database")
+        return known.with_routes(config.routes).to_json()
+
+    content = await endpoint.sharing.change_document(Home.BRIDGE_FILE, with_routes)
     in_home = await asyncio.to_thread(read_identity, home)
     await _kept(home, in_home, identity_of(content or b"", "The database"))
-
-
-def _with_routes(routes: Sequence[RouteConfig], content: bytes | None) -> bytes:
-    known = made_identity() if content is None else identity_of(content, "The database")
-    return known.with_routes(routes).to_json()
+    if difference := known.difference(config.routes):
+        await endpoint.sharing.report_difference(
+            f"The routes of this instance are not those of the one that began last: {difference}. "
+            "Give all instances the same file, and restart or reload them."
+        )
 
 
 def _remember(home: Home, routes: Sequence[RouteConfig]) -> None:

@@ -513,8 +513,9 @@ _WARNINGS: Final = _group(
             "This one ends. Give each instance a name of its own: `S2CONNECT_INSTANCE`.",
         ),
         "instances_differ": (
-            "Instances on one database name different hosts in their URLs, to which the proof in pairing is bound.",
-            "Give all of them the same `host`: that of the balancer. `s2connect cluster status`.",
+            "Instances on one database name different hosts in their URLs, to which the proof in pairing is bound, or "
+            "those of a bridge have different routes. The sentence says which.",
+            "Give all of them the same `host`, that of the balancer (`s2connect cluster status`), and the same routes.",
         ),
         "not_advertised": (
             "This endpoint cannot be found in the network. Its URL still works.",

@@ -165,7 +165,7 @@ class Endpoint:
             certificates, tls = await asyncio.to_thread(load_certificate, config, opened, storage.vault)
             settings = Settings(state, opened, storage.nodes, from_home=from_home)
             endpoint = cls(state, certificates, tls, opened, settings, serve=serve, zeroconf=zeroconf)
-            endpoint.sharing = sharing_of(storage, endpoint._pairings.ownership)
+            endpoint.sharing = sharing_of(state, storage, endpoint._pairings.ownership)
             stack.push_async_callback(endpoint._close)
             if serve:
                 await join(state, lambda: len(endpoint.connected()))

@@ -23,7 +23,7 @@ INSTANCE_VARIABLE: Final = "S2CONNECT_INSTANCE"
 _log = logging.getLogger(__name__)
 
 INSTANCES_DIFFER: Final = "instances_differ"
-"""Kind of the notice that the URLs of other instances have another host."""
+"""Kind of the notice that the settings of other instances differ where they must not."""
 
 INSTANCE_LOST: Final = "instance_lost"
 """Kind of the notice that another process has become this instance, so that this one has to end."""
@@ -83,12 +83,17 @@ async def join(state: EndpointState, sessions: Callable[[], int]) -> None:
     await presence.claim()
     state.supervisor.keep(presence.keep, "presence")
     if others := await presence.others_known_as():
-        sentence = (
+        report_difference(
+            state,
             f"The host of this instance is {presence.host}, and that of others {', '.join(others)}: a pairing that "
-            "begins at one fails at another. Give all instances the same host."
+            "begins at one fails at another. Give all instances the same host.",
         )
-        _log.error("%s", sentence)
-        state.notice(INSTANCES_DIFFER, sentence)
+
+
+def report_difference(state: EndpointState, sentence: str) -> None:
+    """Log a difference to other instances, and publish the notice about it."""
+    _log.error("%s", sentence)
+    state.notice(INSTANCES_DIFFER, sentence)
 
 
 async def cluster(state: EndpointState) -> Cluster | None:

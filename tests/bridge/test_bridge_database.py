@@ -17,6 +17,7 @@ from s2connect.bridge.config_file import load
 from s2connect.bridge.problems import BridgeFileError
 from s2connect.endpoint.copying import copy_to_database, copy_to_home
 from s2connect.errors import ConfigurationError, HomeMoved, UsageError
+from s2connect.events import Notice
 from s2connect.store.postgresql.sealing import KEY_VARIABLE
 from tests.endpoint.conftest import Wan, wan
 from tests.postgresql import STORE_KEYS, Cluster
@@ -137,3 +138,26 @@ def test_static_mqtt_with_several_instances_needs_one_name_and_devices_that_all_
     made.write_text(named.replace('[route.devices]\ntype = "s2-connect"\n', by_path))
     with pytest.raises(BridgeFileError, match="path: with store only the instance to which such a device comes"):
         load(made)
+
+
+async def test_an_instance_whose_routes_are_not_those_of_another_one_says_which(
+    directory: Path, postgresql: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = f'store = "{postgresql}"\ninstance = '
+    one, same = (file(directory, name, f'{store}"{name}"\n') for name in "ab")
+    other = file(directory, "c", f'{store}"c"\n')
+    barn = ROUTE.format("barn").replace('name = "barn"', 'name = "barn"\nid = "6a5bd1b6-6d7e-4a5c-9d0e-0f5f7b1f2a31"')
+    other.write_text(other.read_text() + barn)
+    async with Bridge.open(load(one)[0]), Bridge.open(load(same)[0]):
+        assert "routes" not in caplog.text
+        async with Bridge.open(load(other)[0]) as third:
+            assert "not those of the one that began last: missing there barn. Give all" in caplog.text
+            happened = third.endpoint.events()
+            await third.reload(load(file(directory, "c", f'{store}"c"\n'))[0])
+            async for event in happened:
+                if isinstance(event, Notice):
+                    break
+            assert (event.kind, "missing here barn" in event.sentence) == ("instances_differ", True)
+        caplog.clear()
+    async with Bridge.open(load(other)[0]):
+        assert "began last" not in caplog.text, "no other one runs"

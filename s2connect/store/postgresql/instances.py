@@ -193,8 +193,11 @@ class Presence:
 
     async def others_known_as(self) -> list[str]:
         """Return the hosts of the URLs of living instances, where they are others than ours."""
-        found = await self.read(instances)
-        return sorted({one.host for one in found if one.alive and one.host} - {self.host})
+        return sorted({one.host for one in await self.others() if one.host} - {self.host})
+
+    async def others(self) -> list[Instance]:
+        """Return the other instances that live."""
+        return [one for one in await self.read(instances) if one.alive and one.name != self.name]
 
     async def leave(self) -> None:
         """Give the name back. Idempotent; where the database is away, the row counts as dead after a while."""
