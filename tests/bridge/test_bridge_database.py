@@ -154,10 +154,12 @@ async def test_an_instance_whose_routes_are_not_those_of_another_one_says_which(
             assert "not those of the one that began last: missing there barn. Give all" in caplog.text
             happened = third.endpoint.events()
             await third.reload(load(file(directory, "c", f'{store}"c"\n'))[0])
+            sentences = []
             async for event in happened:
-                if isinstance(event, Notice):
+                if isinstance(event, Notice) and event.kind == "instances_differ":
+                    sentences.append(event.sentence)
                     break
-            assert (event.kind, "missing here barn" in event.sentence) == ("instances_differ", True)
+            assert "missing here barn" in sentences[0]
         caplog.clear()
     async with Bridge.open(load(other)[0]):
         assert "began last" not in caplog.text, "no other one runs"

@@ -17,12 +17,12 @@ from s2connect.https.server import free_port
 from tests.command import Running, run, start
 from tests.endpoint.conftest import Wan, wan
 from tests.instances.cloud import Device, begin, cloud_home, devices, reserved_port
-from tests.instances.test_instances_faults import check, durable, going_on, paired
+from tests.instances.test_instances_faults import check, going_on, paired
 from tests.postgresql import Cluster
 from tests.waits import until, within
 from tests.web.test_web_metrics import answers
 
-__all__ = ["durable", "start", "wan"]
+__all__ = ["start", "wan"]
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
