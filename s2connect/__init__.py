@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from s2connect.collector import short_collections
     from s2connect.endpoint.config import EndpointConfig, MetricsSettings, NodeConfig, PageSettings
     from s2connect.endpoint.endpoint import Endpoint
+    from s2connect.endpoint.holding import LinkHold, LinkUser
     from s2connect.endpoint.in_process import join_nodes
     from s2connect.endpoint.node import Node
     from s2connect.endpoint.offline import create_home, new_certificate_authority, unpair_all
@@ -69,6 +70,8 @@ __all__ = [
     "MetricsSettings",
     "Node",
     "join_nodes",
+    "LinkHold",
+    "LinkUser",
     "PairingCode",
     "CodeStatus",
     "Pairing",
@@ -127,6 +130,7 @@ __getattr__, __dir__ = lazy_names(
         "s2connect.transports.mqtt.settings": "MqttSettings",
         "s2connect.endpoint.node": "Node",
         "s2connect.endpoint.in_process": "join_nodes",
+        "s2connect.endpoint.holding": "LinkHold LinkUser",
         "s2connect.endpoint.pairing": "CodeStatus",
         "s2connect.pairing.code": "PairingCode",
         "s2connect.store.base": "Pairing PairKey Pin",

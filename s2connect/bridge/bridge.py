@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from s2connect import (
     Endpoint,
+    LinkHold,
     Node,
     NodeConfig,
     NodeId,
@@ -58,7 +59,7 @@ from s2connect.bridge.preparing import prepare_home, provided_identity, remember
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.route import Route
-from s2connect.bridge.sides import ConfiguredDevicesSide, DevicesSide, Hold, LinkSide, ManagerSide
+from s2connect.bridge.sides import ConfiguredDevicesSide, DevicesSide, LinkSide, ManagerSide
 from s2connect.errors import ConfigurationError, S2ConnectError
 from s2connect.session import Latencies, PeerLimits
 from s2connect.transports import MqttTransport
@@ -203,7 +204,7 @@ class Bridge:
         await route.start()
         self._running[config.name] = _Running(config, route)
 
-    def _hold_of(self, route: NodeId) -> Callable[[str], Hold] | None:
+    def _hold_of(self, route: NodeId) -> Callable[[str], LinkHold] | None:
         """Return what gives the hold of a device's link; None where no other instance may have it."""
         sharing = self.endpoint.sharing
         return None if sharing is None else lambda key: sharing.link_hold(route, representative_id(route, key))

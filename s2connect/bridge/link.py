@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
-from s2connect import Connection, FailureLog, Message, Role, for_display
+from s2connect import Connection, FailureLog, LinkHold, Message, Role, for_display
 from s2connect.bridge.counters import Counters
 from s2connect.bridge.farewell import FAREWELL_TIMEOUT, answer_after_end, end_of
 from s2connect.bridge.link_state import TABLE, LinkEvent, LinkState, LinkStateMachine, LinkStatus, SideStatus
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Out, Overdue, Policy, Relay
 from s2connect.bridge.side_connection import SideConnection
-from s2connect.bridge.sides import NOT_NOW, Hold, Initiator, LinkSide
+from s2connect.bridge.sides import NOT_NOW, Initiator, LinkSide
 from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, NotPaired, PeerTimeout, S2ConnectError
 from s2connect.messages import (
     SESSION_REQUEST,
@@ -86,7 +86,7 @@ class Link:
         on_change: Callable[[Link], None] | None = None,
         failures: FailureLog | None = None,
         record: Record | None = None,
-        hold: Hold | None = None,
+        hold: LinkHold | None = None,
     ) -> None:
         self.name = name
         self._record = record
@@ -328,7 +328,7 @@ class Link:
             return True
         return False
 
-    def _look_at_hold(self, hold: Hold) -> None:
+    def _look_at_hold(self, hold: LinkHold) -> None:
         """Note where the link is, in its state."""
         state, where = self._machine.state, for_display(hold.where, 60)
         is_away = not hold.is_held if self.is_leased else bool(where)

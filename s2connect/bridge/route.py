@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
-from s2connect import Connection, FailureLog, Role, Supervisor, for_display
+from s2connect import Connection, FailureLog, LinkHold, Role, Supervisor, for_display
 from s2connect.bridge.devices import Device
 from s2connect.bridge.link import Link
 from s2connect.bridge.link_state import LinkStatus
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
-from s2connect.bridge.sides import NOT_NOW, DevicesSide, Hold, LinkSide, ManagerSide, RouteLinks
+from s2connect.bridge.sides import NOT_NOW, DevicesSide, LinkSide, ManagerSide, RouteLinks
 from s2connect.transports import GOING_AWAY
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Route(RouteLinks):
         on_change: Callable[[Link], None] | None = None,
         failures: FailureLog | None = None,
         record: Record | None = None,
-        hold: Callable[[str], Hold] | None = None,
+        hold: Callable[[str], LinkHold] | None = None,
     ) -> None:
         self.name = name
         self.supervisor = Supervisor(f"s2connect-bridge-{name}", failures)

@@ -11,7 +11,6 @@ from s2connect import Connection, Message, Role, Supervisor
 from s2connect.bridge.config import ConfiguredDevice
 from s2connect.bridge.devices import Device
 from s2connect.errors import UsageError
-from s2connect.session import DeliveryGuard
 
 NOT_NOW: Final = "The other side of this bridge cannot be reached now; try again later."
 """Refusal of an unknown peer; the exact reason is not for strangers."""
@@ -22,61 +21,6 @@ class Initiator(Enum):
 
     PEER = "peer"
     BRIDGE = "bridge"
-
-
-class HoldUser(Protocol):
-    """Interface of a link for its hold, which calls it when that changes."""
-
-    @property
-    def is_leased(self) -> bool:
-        """Return whether no peer's request takes the link to an instance, so that one has to claim it."""
-
-    @property
-    def is_used(self) -> bool:
-        """Return whether something goes on that only the holder may do."""
-
-    def hold_changed(self) -> None:
-        """Note that the link was claimed here, or that another instance has it, or none any more."""
-
-    def hold_lost(self, reason: str) -> None:
-        """End at once what only the holder may do."""
-
-    async def give_up(self, reason: str) -> None:
-        """End the session, after a request to connect anew, and let the link go; all is done when this returns."""
-
-
-class Hold(Protocol):
-    """Hold of a link, which one instance of several has at a time.
-
-    Attributes:
-        user: The link.
-        until: When this instance has to end the link's session, in seconds of the event loop.
-        where: Name of another instance that has the link, as it was seen last; empty if none was.
-    """
-
-    user: HoldUser | None
-    until: float
-    where: str
-
-    @property
-    def guard(self) -> DeliveryGuard:
-        """Return the guard of what is received on the link in its next session."""
-
-    @property
-    def is_held(self) -> bool:
-        """Return whether this instance has it."""
-
-    async def take(self) -> None:
-        """Take it from whichever instance has it. Raises StorageError."""
-
-    def claim_soon(self) -> None:
-        """Claim it soon, unless another instance has it."""
-
-    def let_go(self) -> None:
-        """Give it up, so that another instance has it."""
-
-    def close(self) -> None:
-        """Give it up for good."""
 
 
 class LinkSide(ABC):

@@ -71,7 +71,7 @@ class Releases:
 
 
 class LinkUser(Protocol):
-    """User of a link that one instance at a time has."""
+    """Interface of a link for its hold, which calls it when that changes."""
 
     @property
     def is_leased(self) -> bool:
@@ -92,7 +92,9 @@ class LinkUser(Protocol):
 
 
 class LinkHold:
-    """Hold of one link, from :meth:`Endpoint.link_hold`; :meth:`close` it when the link is no more.
+    """Hold of one link, which one instance of several has at a time; :meth:`close` it when the link is no more.
+
+    It comes from ``link_hold`` of ``Endpoint.sharing``.
 
     Attributes:
         user: User of the link, once there is one.
@@ -118,7 +120,11 @@ class LinkHold:
         return self._holds.now() < self.until
 
     async def take(self) -> None:
-        """Take the link, because its peer came to this instance; a former holder ends. Raises StorageUnavailable."""
+        """Take the link from whichever instance has it, because its peer came to this one.
+
+        Raises:
+            StorageUnavailable: The database cannot be reached.
+        """
         await self._holds.take(self)
 
     def claim_soon(self) -> None:

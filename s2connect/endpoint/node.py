@@ -370,7 +370,7 @@ class Node:
         Args:
             peer: The paired node.
             take: Where several instances share a database: connect also while another one has a connection, which ends
-                then. The caller sees to it that they do not take it from each other: :meth:`Endpoint.link_hold`.
+                then. The caller sees to it that they do not take it from each other, by a :class:`LinkHold`.
 
         Raises:
             NotPaired: There is no pairing in which this node is the communication client.

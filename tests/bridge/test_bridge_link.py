@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from s2connect import LinkHold
 from s2connect.bridge.farewell import FAREWELL_TIMEOUT, end_of
 from s2connect.bridge.link import (
     ARRIVAL_TIMEOUT,
@@ -23,7 +24,7 @@ from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.outbox import MAX_QUEUED
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy
 from s2connect.bridge.side_connection import MAX_KEPT, MAX_UNREAD
-from s2connect.bridge.sides import NOT_NOW, Hold, Initiator
+from s2connect.bridge.sides import NOT_NOW, Initiator
 from s2connect.errors import AccessRefused, ConnectionClosed
 from s2connect.model.common import Role
 from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
@@ -47,14 +48,14 @@ class LinkSetup:
         cem: Initiator | None,
         policy: Policy | None = None,
         *,
-        hold: Hold | None = None,
+        hold: LinkHold | None = None,
         **more: Any,
     ) -> None:
         self.sides = {RM: PeerSide("the device", rm, **more), CEM: PeerSide("the manager", cem, **more)}
         self.states: list[LinkState] = []
         self.make(hold, policy)
 
-    def make(self, hold: Hold | None, policy: Policy | None = None) -> None:
+    def make(self, hold: LinkHold | None, policy: Policy | None = None) -> None:
         """Make the link of the sides."""
         self.link = Link("house/device", self.sides, policy or Policy(), on_change=self._changed, hold=hold)
 

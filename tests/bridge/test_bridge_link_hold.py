@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from s2connect import LinkHold, LinkUser
 from s2connect.bridge.link_state import LinkState
-from s2connect.bridge.sides import NOT_NOW, HoldUser, Initiator
+from s2connect.bridge.sides import NOT_NOW, Initiator
 from s2connect.errors import ConnectionClosed, StorageUnavailable
 from s2connect.model.common import Role
 from tests.bridge.link_fixtures import PeerSide, farewell, message
@@ -18,11 +19,11 @@ from tests.bridge.virtual_time import run_virtual
 from tests.session.guards import Guard
 
 
-class FakeHold:
+class FakeHold(LinkHold):
     """Hold of a link, given and taken by the test."""
 
     def __init__(self) -> None:
-        self.user: HoldUser | None = None
+        self.user: LinkUser | None = None
         self.until = -math.inf
         self.where = ""
         self.taken = 0

@@ -126,7 +126,7 @@ class Cluster:
         schema: Numbers of migrations: ``known`` to this program, ``expanded`` and ``contracted`` in the database.
         instances: The instances that have not ended in order.
         owned: Number of sessions by the living instance to which they belong in the database, where it was asked for.
-        links: Number of links held, by instance: connections of which we are the client.
+        links: Number of links held, by instance: connections of which we are the client, and links of a bridge.
         pairings: Number of pairings.
         orphaned: Number of pairings by the name of the dead instance to which their session still belongs. The next
             connection of the peer takes each over.
