@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,11 @@ def cloud_home(wan: Wan, path: Path, url: str, port: int, **more: object) -> Pat
     return path
 
 
-def begin(start: Start, home: Path, name: str, port: int, *arguments: str) -> Running:
-    """Start one instance of the cloud, a sidecar."""
-    environment = {**ENVIRONMENT, INSTANCE_VARIABLE: name, PORT_VARIABLE: str(port)}
+def begin(
+    start: Start, home: Path, name: str, port: int, *arguments: str, version: Mapping[str, str] | None = None
+) -> Running:
+    """Start one instance of the cloud, a sidecar; of another ``version`` by more of the environment."""
+    environment = {**ENVIRONMENT, INSTANCE_VARIABLE: name, PORT_VARIABLE: str(port), **(version or {})}
     return start(home, *arguments, env=environment)
 
 
