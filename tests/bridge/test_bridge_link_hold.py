@@ -29,7 +29,7 @@ class FakeHold(LinkHold):
         self.taken = 0
         self.let_go_times = 0
         self.error: StorageUnavailable | None = None
-        self.guard = Guard()
+        self.guard: Guard = Guard()
 
     @property
     def is_held(self) -> bool:

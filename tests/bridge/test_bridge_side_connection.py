@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2connect import LinkHold
 from s2connect.bridge.link import Link
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.outbox import MAX_QUEUED, MAX_QUEUED_CHARACTERS
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy
 from s2connect.bridge.side_connection import MAX_KEPT, MAX_UNREAD, SideConnection
-from s2connect.bridge.sides import Hold, Initiator, LinkSide
+from s2connect.bridge.sides import Initiator, LinkSide
 from s2connect.errors import ConnectionClosed
 from s2connect.messages.envelope import NIL_ID
 from s2connect.model.common import Role
@@ -171,7 +172,7 @@ SLOWING = PeerLimits(messages_per_second=100, message_burst=10, bytes_per_second
 class Played:
     """A link that is up, and what its peers have sent and got."""
 
-    def __init__(self, limits: PeerLimits, hold: Hold | None) -> None:
+    def __init__(self, limits: PeerLimits, hold: LinkHold | None) -> None:
         self.sides = {RM: ScriptedSide("the device"), CEM: ScriptedSide("the manager")}
         self.link = Link("played", self.sides, Policy(limits=limits), hold=hold)
         self.number = 0
@@ -225,7 +226,9 @@ class Played:
                 assert not self.end(role).inbox or self.end(role).paused or self.end(role).is_due
 
 
-def play(scene: Callable[[Played], Awaitable[None]], limits: PeerLimits = UNLIMITED, hold: Hold | None = None) -> None:
+def play(
+    scene: Callable[[Played], Awaitable[None]], limits: PeerLimits = UNLIMITED, hold: LinkHold | None = None
+) -> None:
     async def run() -> None:
         played = Played(limits, hold)
         running = asyncio.create_task(played.link.run())
