@@ -101,7 +101,7 @@ def test_lines_of_registries_and_nodes_have_whole_urls_and_ids() -> None:
     for columns in (60, 120):
         assert f"     {URL}" in printed(show.records_block([record], columns), columns).splitlines()
         own = OwnNode(**dict(node()), alias="2")
-        assert str(own.id) in printed(show.own_nodes_block([own], [], columns), columns)
+        assert str(own.id) in printed(show.own_nodes_block([own], {}, columns), columns)
 
 
 @pytest.mark.parametrize("columns", [60, pytest.param(120, marks=pytest.mark.long)])
