@@ -404,8 +404,7 @@ class Session:
 
     def text_received(self, text: str) -> None:
         """Handle a text of the peer: called by the connection."""
-        withholding = self._reading.withholding
-        if withholding is not None and withholding.withholds(text, self.text_received):
+        if self._withholds(text):
             return
         size = len(text)
         measured = size if self._answerer is None else LONG  # an application may take its time for a short text as well
@@ -417,6 +416,10 @@ class Session:
                 self._failed(error)
         if self._reading.charge(size, work_since(begun, measured)):
             self._log.warn("slowed", "sends more than it may: it is read from more slowly")
+
+    def _withholds(self, text: str) -> bool:
+        withholding = self._reading.withholding
+        return withholding is not None and withholding.withholds(text, self.text_received)
 
     def _take(self, text: str) -> None:
         """Handle a received text."""
@@ -448,6 +451,8 @@ class Session:
         identifier = message.id or NIL_ID
         if message.type == SESSION_REQUEST:
             self._requested(identifier, message)
+        elif self._withholds(text):
+            pass  # this process stood still since it began with this text
         elif self._inbox.has_room(message):
             self._admit(identifier, message, now)
         else:

@@ -469,6 +469,29 @@ async def test_while_its_owner_is_in_doubt_nothing_is_delivered_and_then_all_of_
 
 
 @pytest.mark.rule("WS-06")
+async def test_a_process_that_stands_still_while_it_handles_a_text_looks_again_before_it_delivers_it(raw: Raw) -> None:
+    make, far = raw
+    guard, shown, asked = Guard(), list[str | None](), list[str | None]()
+
+    def stand_still(_: str, message: Message) -> None:
+        shown.append(message.id)
+        guard.may = len(shown) > 1
+
+    def note(_: Session, message: Message) -> None:
+        asked.append(message.id)
+
+    ours = make(on_message=stand_still, answer=note)
+    ours.guard_with(guard)
+    async with within(10):
+        await far.send(text("m1"))
+        await until(lambda: len(guard.calls) == 1)
+        await far.send(text("m2"))
+        assert (shown, asked) == (["m1"], [])
+        guard.settle()
+        assert [(await ours.receive()).id for _ in range(2)] == asked == ["m1", "m2"]
+
+
+@pytest.mark.rule("WS-06")
 @pytest.mark.parametrize("by_us", [True, False])
 async def test_what_was_withheld_of_a_session_that_has_ended_is_never_delivered(raw: Raw, by_us: bool) -> None:
     make, far = raw
