@@ -83,9 +83,10 @@ class WebSocketTransport:
         refused = web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         presented, now = bearer_of(request), asyncio.get_running_loop().time()
         if presented is None or self._offers.get(presented, now=now) is None:
-            if presented is not None and self.shared is not None:
-                return await self._handle_shared(request, presented, self.shared, accepted) or refused
-            return refused
+            if presented is None or self.shared is None:
+                return refused
+            answered = await self._handle_shared(request, presented, self.shared, accepted)
+            return refused if answered is None else answered  # an empty response counts as false in aiohttp before 3.12
         if not wants_upgrade(request):
             return web.Response(status=400, text="a WebSocket upgrade is expected here")
         offer = self._offers.take(presented, now=now)
