@@ -140,13 +140,28 @@ _QUOTED = (
 )
 """Words of pydantic, which newer versions of typer quote, and ours."""
 
+_NUMBER = re.compile(r"(?<=: )['\"].*['\"] is not a valid (integer|float)(?: range)?\.$")
+_RANGE = re.compile(r"(?<=: )(\S+) is not in the range (?:(\S+)<=)?x(?:>=(\S+?))?(?:<=(\S+?))?\.$")
+"""Words of earlier versions of typer about the same."""
+
 _MISSING = re.compile("(?<=^Missing argument ')[^']+")  # the help has it in capitals
 
 
 def _in_words(text: str) -> str:
     for quoted, words in _QUOTED:
         text = text.replace(quoted, words)
+    text = _NUMBER.sub(lambda found: f"it has to be a {'whole ' * (found[1] == 'integer')}number", text)
+    text = _RANGE.sub(_bound, text)
     return _MISSING.sub(lambda found: found[0].upper(), text)
+
+
+def _bound(found: re.Match[str]) -> str:
+    """Return the bound that a number is beyond."""
+    number, between, least, most = found.groups()
+    least = least or between
+    if least is not None and float(number) < float(least):
+        return f"it has to be at least {least}"
+    return f"it has to be at most {most}"
 
 
 MAX_SHOWN = 6000  # longest error shown, in characters: the longest file name, and a sentence about it
