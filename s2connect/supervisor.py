@@ -186,6 +186,8 @@ class Supervisor:
     def keep(self, work: Callable[[], Coroutine[Any, Any, None]], task: str, about: object = "") -> asyncio.Task[None]:
         """Run a coroutine until it returns or is cancelled. After every error, which is reported, it is started again.
 
+        One with which it answers its cancellation ends it, too.
+
         ``work`` makes it, able to begin anew wherever it failed; the rest is as in :meth:`spawn`. The task that is
         returned goes through all its lives.
         """
@@ -203,6 +205,8 @@ class Supervisor:
                     raise
                 failure: BaseException = error  # only what it awaited was cancelled
             except Exception as error:
+                if me.cancelling():
+                    raise  # on the way to its end
                 failure = error
             if clock() - began >= STABLE:
                 failures = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -221,6 +222,30 @@ async def test_a_failure_while_it_is_closed_is_reported() -> None:
         supervisor.spawn(clumsy(), "offer")
         await asyncio.sleep(0)
     assert setup.failures.counts == {"offer": 1}
+
+
+async def test_a_kept_task_that_answers_its_cancellation_with_an_error_ends() -> None:
+    setup = SupervisorSetup()
+    begun = 0
+
+    async def clumsy() -> None:
+        nonlocal begun
+        begun += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if begun == 1:
+                raise RuntimeError(SECRET)
+
+    async with setup.supervisor as supervisor:
+        task = supervisor.keep(clumsy, "follower")
+        await asyncio.sleep(0)
+        task.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert task.done()
+    assert begun == 1
+    assert setup.failures.counts == {"follower": 1}
 
 
 async def test_closing_while_a_task_waits_to_be_started_again_is_prompt() -> None:
@@ -443,26 +468,46 @@ ALLOWED = {
 """Where a task may be made: file and function, and why that is no seventh way to lose an error."""
 
 
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """The files of the product, parsed."""
+    return {
+        file.relative_to(ROOT).as_posix(): ast.parse(file.read_text("utf-8")) for file in sorted(ROOT.rglob("*.py"))
+    }
+
+
 def test_tasks_are_made_by_the_supervisor_or_with_a_reason() -> None:
     made: dict[str, set[str]] = {}
-    for file in sorted(ROOT.rglob("*.py")):
-        tree = ast.parse(file.read_text("utf-8"))
+    for file, tree in trees().items():
         for function in ast.walk(tree):
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             for node in ast.walk(function):
                 name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
                 if name in MAKERS:
-                    made.setdefault(file.relative_to(ROOT).as_posix(), set()).add(function.name)
+                    made.setdefault(file, set()).add(function.name)
     assert made == {file: set(functions) for file, functions in ALLOWED.items()}
     assert all(reason for functions in ALLOWED.values() for reason in functions.values())
+
+
+def test_no_cancellation_is_lost_in_a_wait_of_asyncio() -> None:
+    """``asyncio.wait_for`` of Python 3.11 forgets it where the result comes at the same moment; a timeout does not."""
+    used = []
+    for file, tree in trees().items():
+        for node in ast.walk(tree):
+            match node:
+                case ast.Attribute(value=ast.Name("asyncio"), attr="wait_for"):
+                    used.append(file)
+                case ast.ImportFrom(module="asyncio", names=names) if "wait_for" in {one.name for one in names}:
+                    used.append(file)
+    assert used == []
 
 
 def test_every_supervised_task_has_a_test_that_injects_an_error() -> None:
     """By the word that says what the task does."""
     tasks = set()
-    for file in sorted(ROOT.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for tree in trees().values():
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call):
                 continue
             match node.func, node.args:

@@ -153,7 +153,8 @@ class Advertiser:
         guard = self._guard
         self._zeroconf.zeroconf.async_send(self._question())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(guard.rival), ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await asyncio.shield(guard.rival)
         contested = guard.rival.done()
         guard.watch_anew()
         if not contested:
@@ -175,7 +176,8 @@ class Advertiser:
         for _ in range(PROBES):
             core.async_send(probe)
             with contextlib.suppress(TimeoutError):
-                raise await asyncio.wait_for(asyncio.shield(guard.rival), PROBE_SECONDS)
+                async with asyncio.timeout(PROBE_SECONDS):
+                    raise await asyncio.shield(guard.rival)
 
     def _question(self) -> DNSOutgoing:
         service, host = self._advertisement.service, f"{self._advertisement.host}."
