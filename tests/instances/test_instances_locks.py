@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -53,7 +54,7 @@ async def both(postgresql: str) -> AsyncIterator[Two]:
         for number in reversed(range(COUNT)):  # which writes them anew, one behind the other
             await found[0].claim(pairing(number))
             await found[0].take_link(KEYS[number])
-        yield Two(*found, store)
+        yield Two(found[0], found[1], store)
 
 
 def claims() -> list[Claim]:
@@ -97,11 +98,11 @@ async def test_two_statements_over_the_same_rows_never_wait_in_a_circle(
     before = log.read_text().count("deadlock detected")
     middle = KEYS[COUNT // 2]
 
-    def waiting() -> int:
+    def wait(count: int) -> bool:
         found = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         with psycopg.connect(postgresql, autocommit=True) as looking:
             row = looking.execute(found).fetchone()
-            return 0 if row is None else int(row[0])
+            return row is not None and row[0] == count
 
     with psycopg.connect(postgresql) as holding:
         holding.execute(OVER.encode())
@@ -112,7 +113,7 @@ async def test_two_statements_over_the_same_rows_never_wait_in_a_circle(
             tasks = []
             for number, work in enumerate(reversed(works) if swapped else works, 1):
                 tasks.append(asyncio.ensure_future(work(both)))
-                await until(lambda number=number: waiting() == number)
+                await until(partial(wait, number))
             holding.rollback()
             await asyncio.gather(*tasks)
     assert log.read_text().count("deadlock detected") == before
