@@ -15,6 +15,7 @@ from s2connect.bridge.farewell import FAREWELL_TIMEOUT, answer_after_end, end_of
 from s2connect.bridge.link_state import TABLE, LinkEvent, LinkState, LinkStateMachine, LinkStatus, SideStatus
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Out, Overdue, Policy, Relay
+from s2connect.bridge.requests import Requests
 from s2connect.bridge.side_connection import SideConnection
 from s2connect.bridge.sides import NOT_NOW, Initiator, LinkSide
 from s2connect.errors import AccessRefused, ConnectionClosed, NoLongerPaired, NotPaired, PeerTimeout, S2ConnectError
@@ -22,16 +23,13 @@ from s2connect.messages import (
     SESSION_REQUEST,
     write_message,
 )
-from s2connect.session import begin_work, work_since
+from s2connect.session import LedTo, Meeting, begin_work, work_since
 from s2connect.transports import GOING_AWAY, NORMAL_CLOSURE
 
 _log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT: Final = 10.0
 """Seconds for the bridge to connect to one side."""
-
-REQUEST_TIMEOUT: Final = 25.0
-"""Seconds until a peer's request for a session is answered; our own clients wait 30."""
 
 ARRIVAL_TIMEOUT: Final = 30.0
 """Seconds within which an admitted peer has to connect (SES-04)."""
@@ -54,6 +52,7 @@ class LinkWatch(Protocol):
 
 _UNDER_WAY: Final = frozenset({LinkState.REACHING, LinkState.ADMITTING})
 _IN_SESSION: Final = _UNDER_WAY | {LinkState.UP, LinkState.PARTING}
+
 
 _Over = asyncio.Future[tuple[Role, ConnectionClosed | None] | str]
 """Resolves at the end of a session: the side whose connection has ended, and its code, None for an error of ours; or a
@@ -96,7 +95,6 @@ class Link:
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._machine = LinkStateMachine(paired=self._is_paired(), now=self._loop.time())
-        self._requests: dict[Role, asyncio.Future[str | None]] = {}
         self._arriving: dict[Role, asyncio.Future[None]] = {}
         self._connected: dict[Role, SideConnection] = {}
         self._over: _Over = self._loop.create_future()
@@ -105,6 +103,7 @@ class Link:
         self._paired_anew = False
         self._failures = failures if failures is not None else FailureLog()
         self._changed = asyncio.Event()
+        self._requests = Requests(self._changed.set)
         self._times_up = 0
         self.watch: LinkWatch | None = None
         self.hold = hold
@@ -118,14 +117,19 @@ class Link:
 
     # Called by the sides
 
-    async def request_session(self, role: Role, s2_version: str) -> str | None:
+    async def request_session(self, role: Role, s2_version: str, *, may_lead: bool = False) -> str | LedTo | None:
         """Admit the peer on one side once the other side is connected (connect-through). Cancel-safe.
 
         A request while the link is up means that the peer has lost its session: the link starts anew. Of two requests
         on the same side, the first is refused.
 
+        Args:
+            role: Role of the peer.
+            s2_version: Version that it speaks.
+            may_lead: Whether it can be led to another instance, where the peer of the other side waits for it.
+
         Returns:
-            None, or a refusal for the peer's user.
+            None, a refusal for the peer's user, or the instance to lead it to.
         """
         if self._machine.state is LinkState.STOPPED or not self._is_paired():
             return NOT_NOW
@@ -133,19 +137,7 @@ class Link:
             return NOT_NOW
         if (arriving := self._arriving.get(role)) is not None and not arriving.done():
             return None  # the answer to the first request may have been lost
-        answer: asyncio.Future[str | None] = self._loop.create_future()
-        if (old := self._requests.get(role)) is not None and not old.done():
-            old.set_result(NOT_NOW)
-        self._requests[role] = answer
-        self._changed.set()
-        try:
-            async with asyncio.timeout(REQUEST_TIMEOUT):
-                return await answer
-        except TimeoutError:
-            return NOT_NOW
-        finally:
-            if self._requests.get(role) is answer:
-                del self._requests[role]
+        return await self._requests.ask(role, may_lead=may_lead)
 
     def hand_over(self, role: Role, connection: Connection) -> bool:
         """Take over the connection of an admitted peer. False if none is expected: the caller has to close it."""
@@ -283,12 +275,7 @@ class Link:
             raise
         finally:
             self._rests.set()
-            self._answer_all(NOT_NOW)
-
-    def _answer_all(self, answer: str | None) -> None:
-        for request in self._requests.values():
-            if not request.done():
-                request.set_result(answer)
+            self._requests.answer_all(NOT_NOW)
 
     def _is_paired(self) -> bool:
         return all(side.initiator is not None for side in self.sides.values())
@@ -308,7 +295,7 @@ class Link:
         self._changed.clear()
         paired = self._is_paired()
         if not paired:
-            self._answer_all(NOT_NOW)
+            self._requests.answer_all(NOT_NOW)
             if machine.state is not LinkState.UNPAIRED:
                 self._on(LinkEvent.UNPAIRED, reason=self._unpaired())
         elif machine.state is LinkState.UNPAIRED or (self._paired_anew and machine.state is LinkState.REFUSED):
@@ -334,7 +321,7 @@ class Link:
         is_away = not hold.is_held if self.is_leased else bool(where)
         reason = f"the instance {where} has it" if where else "no instance has claimed it yet"
         if self._closing:
-            self._answer_all(NOT_NOW)
+            self._requests.answer_all(NOT_NOW)
             hold.let_go()
             is_away, reason = True, self._closing
         if (
@@ -347,17 +334,38 @@ class Link:
             self._on(LinkEvent.FREE)
 
     async def _obtain(self) -> bool:
-        """Take the link, because its peer came to this instance. False where the database is not there for that."""
+        """Take the link, because its peer came to this instance.
+
+        False where the database is not there for that, or the other peer waits at another instance, to which this one
+        is led then.
+        """
         if self.hold is None or self.is_leased:
             return self.hold is None or self.hold.is_held
+        role = self._first()
+        meeting = None
+        if role is not None:
+            party = role.value if self._requests.may_lead(role) else ""
+            meeting = Meeting(party, role.other.value, RENDEZVOUS)
         try:
-            await self.hold.take()
+            is_taken = await self.hold.take(meeting)
         except S2ConnectError as error:
             self._on(LinkEvent.BEGIN)
-            self._answer_all(NOT_NOW)
+            self._requests.answer_all(NOT_NOW)
             self._on(LinkEvent.FAILED, reason=for_display(str(error), 300))
             return False
-        return True
+        if role is not None and not is_taken:
+            where = self.hold.where
+            _log.info("link %s: a peer is led to the instance %s, where the other one waits", self.name, where)
+            self._requests.lead(role, where)
+        return is_taken
+
+    def _first(self) -> Role | None:
+        """Return the role of the peer that waits here, where the other one comes as well, and maybe elsewhere."""
+        sides = self.sides.values()
+        if any(side.initiator is not Initiator.PEER or side.reaches_all for side in sides):
+            return None
+        here = self._requests.roles()
+        return here[0] if len(here) == 1 else None
 
     async def _session(self) -> None:
         """Connect both sides, carry messages, and part."""
@@ -397,7 +405,7 @@ class Link:
             versions = {role: side.connection.info.s2_version for role, side in self._connected.items()}
             return Relay(versions, self.policy, counters=self.counters, on_details=self.sides[Role.RM].on_details)
         except BaseException:
-            self._answer_all(NOT_NOW)
+            self._requests.answer_all(NOT_NOW)
             raise
         finally:
             meeting.cancel()
@@ -441,15 +449,15 @@ class Link:
         """Wait, for a bounded time, until all missing sides have requested a session; then until they are connected."""
         try:
             async with asyncio.timeout(RENDEZVOUS):
-                while not all(self._is_requesting(role) for role in missing):
+                while not set(missing) <= set(self._requests.roles()):
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError as error:
-            absent = next((role for role in missing if not self._is_requesting(role)), missing[0])
+            absent = next((role for role in missing if role not in self._requests.roles()), missing[0])
             side = self.sides[absent]
             raise PeerTimeout(f"{side.title} has not asked for a session.", hint=side.hint) from error
         self._arriving = {role: self._loop.create_future() for role in missing}
-        self._answer_all(None)
+        self._requests.answer_all(None)
         try:
             async with asyncio.timeout(ARRIVAL_TIMEOUT):
                 for arriving in self._arriving.values():
@@ -521,11 +529,7 @@ class Link:
     def _has_request(self) -> bool:
         """Return whether a peer has come to this instance, and requests a session."""
         alone = self.hold is not None and not self.is_leased
-        asks = (role for role in self._requests if not (alone and self.sides[role].reaches_all))
-        return any(self._is_requesting(role) for role in asks)
-
-    def _is_requesting(self, role: Role) -> bool:
-        return (request := self._requests.get(role)) is not None and not request.done()
+        return any(not (alone and self.sides[role].reaches_all) for role in self._requests.roles())
 
     def _answer(self, relay: Relay, all_overdue: list[Overdue]) -> None:
         for overdue in all_overdue:

@@ -15,6 +15,7 @@ from s2connect.bridge.devices import GENERIC, UNKNOWN, Device
 from s2connect.bridge.sides import NOT_NOW, DevicesSide, Initiator, LinkSide, ManagerSide, RouteLinks
 from s2connect.errors import NotPaired, S2ConnectError
 from s2connect.events import EventStream, Paired, PairingsChanged, Unpaired
+from s2connect.session import LedTo
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class NodeDevicesSide(DevicesSide):
     async def start(self, links: RouteLinks) -> None:
         self._links = links
         events = self._endpoint.events()
-        self.node.set_admission_hook(self._admit, prepares=True)
+        self.node.set_preparing_hook(self._admit)
         await self._synchronise()
         links.supervisor.keep(self._accept, "accept")
         links.supervisor.keep(lambda: self._follow(events), "pairings")
@@ -91,10 +92,10 @@ class NodeDevicesSide(DevicesSide):
         if changed:
             self._links.pairing_changed(str(remote))
 
-    async def _admit(self, pairing: Pairing, s2_version: str) -> str | None:
+    async def _admit(self, pairing: Pairing, s2_version: str, may_lead: bool) -> str | LedTo | None:
         if pairing.key.remote not in self._sides:
             await self._add(pairing)
-        return await self._links.request_session(str(pairing.key.remote), Role.RM, s2_version)
+        return await self._links.request_session(str(pairing.key.remote), Role.RM, s2_version, may_lead=may_lead)
 
     async def _accept(self) -> None:
         async for connection, pairing in self.node.connections(connect=False):
@@ -185,7 +186,7 @@ class NodeManagerSide(ManagerSide):
             side = NodeLinkSide(node, "")
             await self._refresh(side)
             self._sides[device.key], self._keys[node.id] = side, device.key
-            node.set_admission_hook(self._admit, prepares=True)
+            node.set_preparing_hook(self._admit)
             accept = partial(self._accept, side, device.key)
             self._accepting[device.key] = self._links.supervisor.keep(accept, "accept", node.id)
         return side
@@ -223,9 +224,11 @@ class NodeManagerSide(ManagerSide):
         side.pairing = confirmed[-1] if confirmed else None
         side.title = for_display(confirmed[-1].peer.title) if confirmed else "the energy manager"
 
-    async def _admit(self, pairing: Pairing, s2_version: str) -> str | None:
+    async def _admit(self, pairing: Pairing, s2_version: str, may_lead: bool) -> str | LedTo | None:
         key = self._keys.get(pairing.key.local)
-        return NOT_NOW if key is None else await self._links.request_session(key, Role.CEM, s2_version)
+        if key is None:
+            return NOT_NOW
+        return await self._links.request_session(key, Role.CEM, s2_version, may_lead=may_lead)
 
     async def _accept(self, side: NodeLinkSide, key: str) -> None:
         async for connection, _ in side.node.connections(connect=False):

@@ -48,6 +48,7 @@ from s2connect.bridge.sides import (
     RouteSide,
 )
 from s2connect.errors import ConfigurationError, S2ConnectError
+from s2connect.session import LedTo
 from s2connect.transports import Proxies, ServerContext, ServerIdentity, Trust, wan_client_context
 
 _log = logging.getLogger(__name__)
@@ -166,7 +167,9 @@ class PlainServerSide(RouteSide):
             if known is not None and not await known(name):
                 return NOT_NOW
             # The version that the client will choose is not known before the handshake.
-            return await self._links.request_session(key or name, self._role, "")
+            answer = await self._links.request_session(key or name, self._role, "")
+            assert not isinstance(answer, LedTo), "it cannot be led"
+            return answer
 
         token, login = await read_credentials(access.token_file, access.login_file)
         acceptor = PlainAcceptor(

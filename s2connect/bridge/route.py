@@ -15,6 +15,7 @@ from s2connect.bridge.link_state import LinkStatus
 from s2connect.bridge.recording import Record
 from s2connect.bridge.relay import Policy
 from s2connect.bridge.sides import NOT_NOW, DevicesSide, LinkSide, ManagerSide, RouteLinks
+from s2connect.session import LedTo
 from s2connect.transports import GOING_AWAY
 
 _log = logging.getLogger(__name__)
@@ -149,9 +150,11 @@ class Route(RouteLinks):
             elif link is not None:
                 self.manager.withdraw(key)
 
-    async def request_session(self, key: str, role: Role, s2_version: str) -> str | None:
+    async def request_session(
+        self, key: str, role: Role, s2_version: str, *, may_lead: bool = False
+    ) -> str | LedTo | None:
         link = self.links.get(key)
-        return NOT_NOW if link is None else await link.request_session(role, s2_version)
+        return NOT_NOW if link is None else await link.request_session(role, s2_version, may_lead=may_lead)
 
     def hand_over(self, key: str, role: Role, connection: Connection) -> bool:
         link, taken = self.links.get(key), False

@@ -11,6 +11,7 @@ from s2connect import Connection, Message, Role, Supervisor
 from s2connect.bridge.config import ConfiguredDevice
 from s2connect.bridge.devices import Device
 from s2connect.errors import UsageError
+from s2connect.session import LedTo
 
 NOT_NOW: Final = "The other side of this bridge cannot be reached now; try again later."
 """Refusal of an unknown peer; the exact reason is not for strangers."""
@@ -76,8 +77,13 @@ class RouteLinks(Protocol):
     async def remove_device(self, key: str, *, for_good: bool = True) -> None:
         """Remove a device. Not ``for_good`` only its link ends, e.g. because its settings have changed."""
 
-    async def request_session(self, key: str, role: Role, s2_version: str) -> str | None:
-        """Admission hook for the peer on one side of a device's link. Returns None, or a refusal for its user."""
+    async def request_session(
+        self, key: str, role: Role, s2_version: str, *, may_lead: bool = False
+    ) -> str | LedTo | None:
+        """Admission hook for the peer on one side of a device's link. Returns None, or a refusal for its user.
+
+        Where the peer ``may_lead`` to another instance, the answer may be that it shall be.
+        """
 
     def hand_over(self, key: str, role: Role, connection: Connection) -> bool:
         """Take over the connection of that peer. False if no link waits for it, which closes it."""

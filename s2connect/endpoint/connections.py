@@ -22,7 +22,7 @@ from s2connect.model.text import for_display
 from s2connect.session.answers import PermanentRefusals
 from s2connect.session.observers import Observer
 from s2connect.session.ownership import Claim
-from s2connect.session.server_core import UNKNOWN_TOKEN_GRACE, UNKNOWN_TOKEN_INTERVAL, unknown_token_sentence
+from s2connect.session.server_core import UNKNOWN_TOKEN_GRACE, UNKNOWN_TOKEN_INTERVAL, LedTo, unknown_token_sentence
 from s2connect.session.session import Answerer, Session, SessionEnd
 from s2connect.session.withholding import DeliveryGuard
 from s2connect.store.base import Pairing, PairKey
@@ -40,6 +40,8 @@ _CONVERSATION = "s2connect.messages.conversation"
 """Module loaded for sessions only, not by an endpoint that only pairs."""
 
 AdmissionHook = Callable[[Pairing, str], Awaitable[str | None]]
+
+PreparingHook = Callable[[Pairing, str, bool], Awaitable[str | LedTo | None]]
 
 
 @dataclass(slots=True)
@@ -169,7 +171,7 @@ class ConnectionManager:
     def __init__(self, state: EndpointState, node: NodeId) -> None:
         self.node = node
         self.admission_hook: AdmissionHook | None = None
-        self.prepares = False  # whether the hook makes the session ready here, and at no other instance
+        self.preparing_hook: PreparingHook | None = None  # makes sessions ready here, and at no other instance
         self.drops = 0  # number of sessions ended because of their pairing
         self.reconnects = 0  # number of connections with a peer after the first one
         self.history: dict[NodeId, PeerHistory] = {}
@@ -260,10 +262,15 @@ class ConnectionManager:
         self._refusals[pairing.key.remote] = pairing.paired_at, known
         return known
 
-    async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
-        """Return None if the application takes a connection now, otherwise a sentence for the peer's user (SES-01)."""
+    async def admit(self, pairing: Pairing, s2_version: str, *, may_lead: bool = False) -> str | LedTo | None:
+        """Return None if the application takes a connection now, otherwise a sentence for the peer's user (SES-01).
+
+        Where it ``may_lead`` the peer to another instance, its answer may be that instead.
+        """
         if not self.started.is_set() or self._closed:
             return "No application is connected to this node yet; try again later."
+        if self.preparing_hook is not None:
+            return await self.preparing_hook(pairing, s2_version, may_lead)
         return await self.admission_hook(pairing, s2_version) if self.admission_hook is not None else None
 
     @property

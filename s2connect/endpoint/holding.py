@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 from s2connect.endpoint.evening import EvenLinks
 from s2connect.endpoint.handover import Handover
 from s2connect.endpoint.state import EndpointState, SharedOwners
-from s2connect.session.ownership import HANDOVER_WITHIN, LINK_LEASE, Leases
+from s2connect.session.ownership import HANDOVER_WITHIN, LINK_LEASE, Leases, Meeting
 from s2connect.session.withholding import DeliveryGuard
 from s2connect.store.base import PairKey
 
@@ -119,13 +119,17 @@ class LinkHold:
         """Return whether this instance holds the link."""
         return self._holds.now() < self.until
 
-    async def take(self) -> None:
+    async def take(self, meeting: Meeting | None = None) -> bool:
         """Take the link from whichever instance has it, because its peer came to this one.
+
+        Returns:
+            True; False where another instance awaits that party of the meeting. It keeps the link, ``where`` has its
+            name, and the peer has to be led there. It is not named again, unless it awaits the party anew.
 
         Raises:
             StorageUnavailable: The database cannot be reached.
         """
-        await self._holds.take(self)
+        return await self._holds.take(self, meeting)
 
     def claim_soon(self) -> None:
         """Claim the link soon, unless another instance holds it; ``hold_changed`` of the user follows."""
@@ -190,24 +194,29 @@ class LinkHolds:
     def claim_soon(self) -> None:
         self._wake()
 
-    async def take(self, hold: LinkHold) -> None:
+    async def take(self, hold: LinkHold, meeting: Meeting | None) -> bool:
         key = hold.key
         self._taking[key] = False
         try:
             await self._releases.ended(key)
-            generation, former = await self._shared.take_link(key)
+            row, former = await self._shared.take_link(key, meeting)
         finally:
             doubtful = self._taking.pop(key, False)
+        if row.owner != self._shared.instance:
+            self._dropped(key)
+            hold.where = row.owner
+            return False
         if self._known.get(key) is not hold:
             self._release([key])
-            return
+            return True
         self._leases.released(key)
-        self._taken[key] = generation
+        self._taken[key] = row.generation
         hold.until, hold.where, hold.used_at = math.inf, "", self.now()
-        if generation > 1 and former != self._shared.instance:  # it is None where two took it at once
+        if former not in (None, self._shared.instance):
             hold.guard = self._handed_over()
         if doubtful:
             await self.review([key])
+        return True
 
     def _handed_over(self) -> Handover:
         handover = Handover(self.owners)

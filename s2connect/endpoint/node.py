@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from s2connect.endpoint.connections import AdmissionHook, Arrivals
+from s2connect.endpoint.connections import AdmissionHook, Arrivals, PreparingHook
 from s2connect.endpoint.connector import Connector
 from s2connect.endpoint.pairing import CodeStatus, PairingManager, token_of
 from s2connect.endpoint.pairings import Pairings
@@ -380,20 +380,24 @@ class Node:
         """
         return await self._connector.open(peer, take=take)
 
-    def set_admission_hook(self, hook: AdmissionHook | None, *, prepares: bool = False) -> None:
+    def set_admission_hook(self, hook: AdmissionHook | None) -> None:
         """Set the hook that decides, as communication server, whether a session may be opened now.
 
         ``hook(pairing, s2_version)`` is awaited within ``initiateSession``; it returns None, or a sentence for the
-        peer's user, which is sent with ``Other``; the peer retries later.
-
-        Args:
-            hook: The hook; None lets everybody in.
-            prepares: Whether it makes something ready for the connection that is at this instance alone, where there
-                are several. The connection then comes here, if ``instance_url`` is set; where it comes to another
-                instance, the hook is called there, too, before the connection is taken.
+        peer's user, which is sent with ``Other``; the peer retries later. None as the hook lets everybody in.
         """
-        self._connections.admission_hook = hook
-        self._connections.prepares = prepares
+        self._connections.admission_hook, self._connections.preparing_hook = hook, None
+
+    def set_preparing_hook(self, hook: PreparingHook) -> None:
+        """Set the same, where the hook makes something ready that is at this instance alone, where there are several.
+
+        The connection then comes here, if ``instance_url`` is set; where it comes to another instance, the hook is
+        called there, too, before the connection is taken.
+
+        ``hook(pairing, s2_version, may_lead)`` may return ``LedTo(instance)`` of ``s2connect.session``, too, if
+        ``may_lead`` is True: the connection is led to that instance, where the hook is called when it comes.
+        """
+        self._connections.admission_hook, self._connections.preparing_hook = None, hook
 
 
 def _url(url: BaseUrl | str) -> BaseUrl:

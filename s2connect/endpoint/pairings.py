@@ -16,14 +16,14 @@ from s2connect.endpoint.ownership import InstanceOwnership
 from s2connect.endpoint.state import EndpointState
 from s2connect.errors import NotPaired, PairingReplaced, S2ConnectError, StorageError, UsageError
 from s2connect.events import Paired, PairingFailed, Unpaired, UnpairedBy
-from s2connect.model.common import MalformedMessage, NodeId, Role
+from s2connect.model.common import WEBSOCKET, MalformedMessage, NodeId, Role
 from s2connect.model.roles import CommunicationRole
 from s2connect.model.secret import AccessToken
 from s2connect.model.text import for_display
 from s2connect.pairing.interface import OtherWayRound
 from s2connect.session.http_client import SessionClient
 from s2connect.session.ownership import Claim
-from s2connect.session.server_core import UNCONFIRMED_LIFETIME, Holder, SessionServer
+from s2connect.session.server_core import UNCONFIRMED_LIFETIME, Holder, LedTo, SessionServer
 from s2connect.session.shared import MemorySessions, SharedOfferingSessions, SharedSessions
 from s2connect.store.base import GONE, Pairing, PairKey, Replaced
 from s2connect.store.effects import when_durable
@@ -432,17 +432,21 @@ class Pairings:
 
     # Sessions: SessionManager has the contracts
 
-    async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
-        return await self._connections[pairing.key.local].admit(pairing, s2_version)
+    async def admit(self, pairing: Pairing, s2_version: str, protocol: str | None = None) -> str | LedTo | None:
+        # A connection over MQTT comes to the instance that offers it.
+        may_lead = protocol == WEBSOCKET and self.offers is not None and self._state.config.instance_url is not None
+        return await self._connections[pairing.key.local].admit(pairing, s2_version, may_lead=may_lead)
 
-    def holder(self, pairing: Pairing) -> Holder | None:
-        if self.offers is None or not self._connections[pairing.key.local].prepares:
+    def holder(self, pairing: Pairing, led_to: LedTo | None) -> Holder | None:
+        if led_to is not None:
+            return Holder(led_to.instance, self._state.instance_url(led_to.instance))
+        if self.offers is None or self._connections[pairing.key.local].preparing_hook is None:
             return None
         name = self.offers.holder
         return Holder(name, self._state.instance_url(name.partition("~")[0]))
 
     def prepares(self) -> bool:
-        return any(connections.prepares for connections in self._connections.values())
+        return any(connections.preparing_hook is not None for connections in self._connections.values())
 
     def token_unknown(self, pairing: Pairing, digest: bytes | None) -> None:
         self._connections[pairing.key.local].token_unknown(pairing, digest)

@@ -21,7 +21,7 @@ from s2connect.pairing.code import PairingToken
 from s2connect.pairing.interface import PairingServerEvent
 from s2connect.pairing.server_core import PairingServer
 from s2connect.pairing.shared import SharedPairing
-from s2connect.session.ownership import Claim, LinkCounts, LinkRow, SessionRow
+from s2connect.session.ownership import Claim, LinkCounts, LinkRow, Meeting, SessionRow
 from s2connect.session.shared import SharedOfferingSessions
 from s2connect.store.base import Pairing, PairKey, Store, Vault
 from s2connect.supervisor import FailureLog, Supervisor
@@ -130,8 +130,12 @@ class SharedOwners(Protocol):
 
     # Links of an application, which are those of no pairing, or of several
 
-    async def take_link(self, key: PairKey) -> tuple[int, str | None]:
-        """Take a link, whoever holds it, and hint at that to the former owner; return its generation, and that one."""
+    async def take_link(self, key: PairKey, meeting: Meeting | None) -> tuple[LinkRow, str | None]:
+        """Take a link, whoever holds it, and hint at that to the former owner; return its row, and that one.
+
+        Where another living instance awaits the party of the meeting, the link stays there, and its row is returned:
+        once, so that a party that does not reach that instance takes the link with its next attempt.
+        """
 
     async def claim_free_links(self, keys: Collection[PairKey], most: int) -> list[PairKey]:
         """Take some of these links that nobody holds."""

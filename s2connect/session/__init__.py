@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from s2connect.session.in_memory import memory_sessions
     from s2connect.session.latencies import Latencies
     from s2connect.session.observers import Direction, Observer
+    from s2connect.session.ownership import Meeting
+    from s2connect.session.server_core import LedTo
     from s2connect.session.session import Session, SessionEnd
     from s2connect.session.withholding import DeliveryGuard, Withholding
     from s2connect.session.work import begin_work, work_since
@@ -36,6 +38,8 @@ __all__ = [
     "Acknowledged",
     "Acknowledgements",
     "Latencies",
+    "LedTo",
+    "Meeting",
     "DEFAULT_LIMITS",
     "PeerBudget",
     "PeerLimits",
@@ -54,6 +58,8 @@ __getattr__, __dir__ = lazy_names(
     {
         "s2connect.session.session": "Session SessionEnd",
         "s2connect.session.observers": "Direction Observer",
+        "s2connect.session.ownership": "Meeting",
+        "s2connect.session.server_core": "LedTo",
         "s2connect.session.answers": "LATER RefuseMessage",
         "s2connect.session.handlers": "Handlers instruction_status",
         "s2connect.session.in_memory": "memory_sessions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -33,6 +34,7 @@ from s2connect.session.server_core import (
     Accepted,
     Activation,
     Holder,
+    LedTo,
     SessionServer,
     authorised,
     key_of,
@@ -58,11 +60,17 @@ UNKNOWN_CHANGES = -1
 class SessionManager(Protocol):
     """Interface of session initiation to the endpoint."""
 
-    async def admit(self, pairing: Pairing, s2_version: str) -> str | None:
-        """Return None if node and application are ready for a session, otherwise a sentence for the peer's user."""
+    async def admit(self, pairing: Pairing, s2_version: str, protocol: str | None = None) -> str | LedTo | None:
+        """Return None if node and application are ready for a session, otherwise a sentence for the peer's user.
 
-    def holder(self, pairing: Pairing) -> Holder | None:
-        """Return this instance where what :meth:`admit` has prepared is here alone; None where any takes over."""
+        With the ``protocol`` of a session that is requested, it may be at another instance that they will be.
+        """
+
+    def holder(self, pairing: Pairing, led_to: LedTo | None) -> Holder | None:
+        """Return the instance that a client is led to, or this one where what :meth:`admit` has prepared is here alone.
+
+        None where any takes over.
+        """
 
     def prepares(self) -> bool:
         """Return whether :meth:`admit` prepares sessions of any node."""
@@ -177,9 +185,9 @@ class SessionService:
         pairing, message = accepted.pairing, accepted.message
         if not pairing.confirmed:
             pairing = await self._manager.settle(pairing)
-        sentence = await self._manager.admit(pairing, accepted.s2_version)
-        if sentence is not None:
-            return refusal(SessionErrorReason.OTHER, sentence)
+        admitted = await self._manager.admit(pairing, accepted.s2_version, accepted.protocol)
+        if isinstance(admitted, str):
+            return refusal(SessionErrorReason.OTHER, admitted)
         node = message.client_node_description
         if node is not None and (node.id, node.role) != (pairing.peer.id, pairing.peer.role):
             node = None  # a description of another node is no update of this one
@@ -191,8 +199,8 @@ class SessionService:
             pairing = replace(pairing, peer=node or pairing.peer, peer_endpoint=described or pairing.peer_endpoint)
         accepted = replace(accepted, pairing=pairing)
         async with self._shared.issuing(pairing.key) as (core, now):
-            entropy = os.urandom(TOKEN_ENTROPY)
-            return core.issue(endpoint, accepted, now=now, entropy=entropy, holder=self._manager.holder(pairing))
+            holder = self._manager.holder(pairing, admitted)
+            return core.issue(endpoint, accepted, now=now, entropy=os.urandom(TOKEN_ENTROPY), holder=holder)
 
     async def _confirm_access_token(self, request: web.Request) -> web.Response:
         await read_body(request)
@@ -236,18 +244,17 @@ class SessionService:
     async def prepare(self, pairing: Pairing, s2_version: str) -> bool:
         """Prepare a session here whose client has come with an offer of another instance. Return whether it is ready.
 
-        That instance may be gone; where it is not it gives way, as it would to a new session.
+        That instance may have led it here, or be gone. Where it has prepared it, it gives way, as to a new session.
         """
         if pairing.key.local not in self._endpoint().nodes:
             return False
-        try:
+        admitted: str | LedTo | None = "it takes too long"
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PREPARED_WITHIN):
-                sentence = await self._manager.admit(pairing, s2_version)
-        except TimeoutError:
-            sentence = "it takes too long"
-        more = "" if sentence is None else f", and cannot go on: {sentence}"
-        _log.info("the session of %s was prepared at another instance and came here%s", pairing.key.remote, more)
-        return sentence is None
+                admitted = await self._manager.admit(pairing, s2_version)
+        more = "" if admitted is None else f", and cannot go on: {admitted}"
+        _log.info("the session of %s begun at another instance came here%s", pairing.key.remote, more)
+        return admitted is None
 
     def arrived(self, taken: TakenOffer, connection: Connection) -> None:
         """Hand over a connection of a shared offer, if its pairing still stands."""

@@ -102,6 +102,21 @@ class LinkRow:
     is_over: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Meeting of the two parties of a link that each come to whichever instance: one waits there for the other.
+
+    Attributes:
+        party: The one that has come, where it can be led to the instance at which it is awaited; empty otherwise.
+        awaits: The one that is awaited here, unless the first one is led away.
+        within: Seconds for which it is.
+    """
+
+    party: str
+    awaits: str
+    within: float
+
+
 class Standing(Enum):
     """Standing of a claim: the value is the reason for closing its session."""
 

@@ -72,8 +72,19 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class LedTo:
+    """Answer to a request for a session: it is prepared by another instance, once its connection comes there.
+
+    Attributes:
+        instance: Name of that instance.
+    """
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
 class Holder:
-    """Instance that has prepared a session, to which its connection should come.
+    """Instance that has prepared a session, or will do so, to which its connection should come.
 
     Attributes:
         name: Its name.

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from s2connect.model.common import NodeId
 from s2connect.model.roles import CommunicationRole
-from s2connect.session.ownership import LINK_LEASE, Claim, LinkCounts, LinkRow, SessionRow
+from s2connect.session.ownership import LINK_LEASE, Claim, LinkCounts, LinkRow, Meeting, SessionRow
 from s2connect.shared.clock import DatabaseClock
 from s2connect.store.base import Pairing, PairKey
 from s2connect.store.postgresql.database import Connection, Database, Row
@@ -145,23 +145,34 @@ _COUNT_HELD: Final = f"""
     WHERE {ALIVE} AND NOT draining GROUP BY name
 """  # noqa: S608 - constants
 
-_TAKE_LINK: Final = """
+_TAKE_LINK: Final = f"""
     WITH former AS MATERIALIZED (
-        SELECT owner FROM link WHERE local = %(local)s AND remote = %(remote)s FOR UPDATE
+        SELECT owner, owner != %(me)s AND awaits = %(party)s AND awaits != '' AND awaits_until > clock_timestamp()
+            AND EXISTS (SELECT FROM instance WHERE name = owner AND {ALIVE} AND NOT draining) AS awaits_it
+        FROM link WHERE local = %(local)s AND remote = %(remote)s FOR UPDATE
+    ), led AS (
+        UPDATE link SET awaits = '' WHERE local = %(local)s AND remote = %(remote)s
+        AND EXISTS (SELECT FROM former WHERE awaits_it)
+        RETURNING owner, generation
     ), taken AS (
-        INSERT INTO link (local, remote, owner, until, generation)
-        SELECT %(local)s, %(remote)s, %(me)s, clock_timestamp() + make_interval(secs => %(lease)s), 1
-        FROM (SELECT count(*) FROM former) AS first
+        INSERT INTO link (local, remote, owner, until, generation, awaits, awaits_until)
+        SELECT %(local)s, %(remote)s, %(me)s, clock_timestamp() + make_interval(secs => %(lease)s), 1,
+            %(awaits)s, clock_timestamp() + make_interval(secs => %(within)s)
+        WHERE NOT EXISTS (SELECT FROM former WHERE awaits_it)
         ON CONFLICT (local, remote) DO UPDATE
-        SET owner = excluded.owner, until = excluded.until, generation = link.generation + 1
-        RETURNING generation
+        SET owner = excluded.owner, until = excluded.until, generation = link.generation + 1,
+            awaits = excluded.awaits, awaits_until = excluded.awaits_until
+        WHERE EXISTS (SELECT FROM former)
+        RETURNING owner, generation
     )
-    SELECT generation, owner AS former, CASE
-        WHEN owner != %(me)s THEN pg_notify(%(channel)s || ':' || owner, %(hint)s)::text
-        WHEN owner IS NULL AND generation > 1 THEN pg_notify(%(channel)s, %(hint)s)::text
+    SELECT owner, generation, owner AS former, NULL AS hint FROM led UNION ALL
+    SELECT taken.owner, taken.generation, former.owner, CASE
+        WHEN former.owner != %(me)s THEN pg_notify(%(channel)s || ':' || former.owner, %(hint)s)::text
     END FROM taken LEFT JOIN former ON true
-"""
-"""Takes a link. All instances get the hint where two take it at the same moment that nobody had."""
+"""  # noqa: S608 - constants
+"""Takes a link, unless another instance awaits this party; once only, because that may be dead without being known to.
+
+Returns no row where another instance has just taken a link that nobody had."""
 
 _CLAIM_FREE: Final = f"""
     WITH free AS MATERIALIZED (
@@ -371,14 +382,17 @@ class PostgresqlOwners:
 
     # Links of an application
 
-    async def take_link(self, key: PairKey) -> tuple[int, str | None]:
-        """Take a link, whoever holds it, and hint at that to the former owner; return its generation, and that one."""
+    async def take_link(self, key: PairKey, meeting: Meeting | None) -> tuple[LinkRow, str | None]:
+        """Take a link, and hint at that to the former owner; or leave it where another instance awaits the party."""
         local, remote = pair_values(key)
         values = {
             "local": local,
             "remote": remote,
             "me": self.instance,
             "lease": LINK_LEASE,
+            "party": "" if meeting is None else meeting.party,
+            "awaits": "" if meeting is None else meeting.awaits,
+            "within": 0.0 if meeting is None else meeting.within,
             "channel": CHANNEL,
             "hint": f"link {key.local} {key.remote}",
         }
@@ -386,10 +400,10 @@ class PostgresqlOwners:
         async def take(connection: Connection) -> Row | None:
             return await (await connection.execute(_TAKE_LINK, values)).fetchone()
 
-        # Once only: where its answer was lost, another instance may have taken it meanwhile.
-        row = await self._database.once("write", take)
-        assert row is not None
-        return int(row["generation"]), row["former"]
+        # Not repeated if its answer is lost: another instance may have taken it meanwhile.
+        while (row := await self._database.once("write", take)) is None:
+            pass
+        return LinkRow(row["owner"], row["generation"], is_over=False), row["former"]
 
     async def claim_free_links(self, keys: Collection[PairKey], most: int) -> list[PairKey]:
         """Take some of these links that nobody holds."""

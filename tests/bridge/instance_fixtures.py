@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from s2connect import Endpoint, NodeConfig, Role
+from s2connect import Endpoint, EndpointConfig, NodeConfig, Role
 from s2connect.bridge import Bridge, load
 from s2connect.errors import S2ConnectError
 from s2connect.service.commands import Code, Pair, ShowBridge
@@ -27,10 +27,15 @@ ROUTE = '[[route]]\nname = "customers"\n[route.devices]\ntype = "s2-connect"\n[r
 
 
 class Balancer:
-    """Hands each connection to one of its targets, by chance."""
+    """Hands each connection to one of its targets, by chance, or to that which the name in the TLS handshake is of.
+
+    Attributes:
+        names: Names in handshakes, with their targets. Others are those of all.
+    """
 
     def __init__(self) -> None:
         self.targets: list[int] = []
+        self.names: dict[str, int] = {}
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: dict[asyncio.StreamWriter, int] = {}
@@ -60,9 +65,12 @@ class Balancer:
         task.add_done_callback(self._tasks.discard)
         there: asyncio.StreamWriter | None = None
         try:
-            target = random.choice(self.targets)
+            hello = await reader.read(65_536)
+            named = (port for name, port in self.names.items() if name.encode() in hello)
+            target = next(named, None) or random.choice(self.targets)
             back, there = await asyncio.open_connection("127.0.0.1", target)
             self._open[writer] = self._open[there] = target
+            there.write(hello)
             ways = [asyncio.ensure_future(_copied(reader, there)), asyncio.ensure_future(_copied(back, writer))]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -185,10 +193,12 @@ class Cloud:
         return made
 
     @contextlib.asynccontextmanager
-    async def cem(self) -> AsyncIterator[Endpoint]:
-        """Run the energy manager, which notes what it receives."""
-        node = NodeConfig(role=Role.CEM, brand="Test", type="Thing", model_name="CEM one")
-        async with Endpoint.open(config=self.wan.config(Role.CEM, "localhost", nodes=[node])) as self.manager:
+    async def cem(self, config: EndpointConfig | None = None, **options: Any) -> AsyncIterator[Endpoint]:
+        """Run the energy manager, which notes what it receives. Without ``config`` it waits for sessions."""
+        if config is None:
+            node = NodeConfig(role=Role.CEM, brand="Test", type="Thing", model_name="CEM one")
+            config = self.wan.config(Role.CEM, "localhost", nodes=[node])
+        async with Endpoint.open(config=config, **options) as self.manager:
             task = asyncio.ensure_future(self._manage())
             try:
                 yield self.manager

@@ -17,16 +17,17 @@ from s2connect.bridge.link import (
     ARRIVAL_TIMEOUT,
     OPEN_TIMEOUT,
     RENDEZVOUS,
-    REQUEST_TIMEOUT,
     Link,
 )
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.outbox import MAX_QUEUED
 from s2connect.bridge.relay import FAR_SIDE_PATIENCE, Policy
+from s2connect.bridge.requests import REQUEST_TIMEOUT
 from s2connect.bridge.side_connection import MAX_KEPT, MAX_UNREAD
 from s2connect.bridge.sides import NOT_NOW, Initiator
 from s2connect.errors import AccessRefused, ConnectionClosed
 from s2connect.model.common import Role
+from s2connect.session import LedTo
 from s2connect.supervisor import FailureLog, Supervisor, TaskFailure
 from s2connect.transports.backoff import BASE_DELAY
 from s2connect.transports.base import Connection
@@ -74,7 +75,7 @@ class LinkSetup:
             while self.state not in states:
                 await asyncio.sleep(0.001)
 
-    async def come(self, role: Role) -> str | None:
+    async def come(self, role: Role) -> str | LedTo | None:
         """Play a peer that asks, and comes if it may."""
         told = await self.link.request_session(role, "v1.0.0")
         if told is None:
@@ -571,7 +572,7 @@ def test_a_link_that_is_stopped_in_any_state_leaves_nothing_behind(
 ) -> None:
     async def scene() -> None:
         setup = LinkSetup(rm, cem)
-        asks: list[asyncio.Task[str | None]] = []
+        asks: list[asyncio.Task[str | LedTo | None]] = []
 
         def ask() -> None:
             accepting = [role for role in Role if setup.sides[role].initiator is ACCEPT]

@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from s2connect import LinkHold, LinkUser
+from s2connect.bridge.link import RENDEZVOUS
 from s2connect.bridge.link_state import LinkState
 from s2connect.bridge.sides import NOT_NOW, Initiator
 from s2connect.errors import ConnectionClosed, StorageUnavailable
 from s2connect.model.common import Role
+from s2connect.session import LedTo, Meeting
 from tests.bridge.link_fixtures import PeerSide, farewell, message
 from tests.bridge.test_bridge_link import ACCEPT, CEM, OPEN, RM, LinkSetup, running
 from tests.bridge.virtual_time import run_virtual
@@ -20,7 +22,12 @@ from tests.session.guards import Guard
 
 
 class FakeHold(LinkHold):
-    """Hold of a link, given and taken by the test."""
+    """Hold of a link, given and taken by the test.
+
+    Attributes:
+        awaited: Party that the instance b awaits, once.
+        meetings: Those with which the link was asked for.
+    """
 
     def __init__(self) -> None:
         self.user: LinkUser | None = None
@@ -30,16 +37,23 @@ class FakeHold(LinkHold):
         self.let_go_times = 0
         self.error: StorageUnavailable | None = None
         self.guard: Guard = Guard()
+        self.awaited = "nobody"
+        self.meetings: list[Meeting | None] = []
 
     @property
     def is_held(self) -> bool:
         return asyncio.get_running_loop().time() < self.until
 
-    async def take(self) -> None:
+    async def take(self, meeting: Meeting | None = None) -> bool:
         if self.error is not None:
             raise self.error
+        self.meetings.append(meeting)
+        if meeting is not None and meeting.party == self.awaited:
+            self.awaited, self.where = "", "b"
+            return False
         self.taken += 1
         self.until, self.where = math.inf, ""
+        return True
 
     def claim_soon(self) -> None:
         """The test grants it."""
@@ -150,6 +164,43 @@ def test_the_instance_to_which_a_peer_comes_takes_the_link_and_the_former_one_en
         await setup.until(LinkState.ELSEWHERE)
         await setup.meet()
         assert hold.taken == 2, "it comes back with its peer"
+
+    play(scene, rm, cem)
+
+
+def test_a_peer_is_led_to_the_instance_at_which_the_other_one_waits_and_takes_the_link_if_it_comes_again() -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        hold.awaited = "CEM"
+        assert await setup.link.request_session(CEM, "v1.0.0", may_lead=True) == LedTo("b")
+        await setup.until(LinkState.ELSEWHERE)
+        assert setup.link.status().reason == "the instance b has it"
+        assert hold.taken == 0
+        assert not setup.link.is_used
+        await setup.meet()
+        assert hold.taken == 1
+        assert hold.meetings[0] == Meeting("CEM", "RM", RENDEZVOUS)
+
+    play(scene, ACCEPT, ACCEPT)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_peer_that_cannot_be_led_takes_the_link_from_the_instance_at_which_it_is_awaited(role: Role) -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        hold.awaited = role.value
+        asked = asyncio.create_task(setup.come(role))
+        await setup.until(LinkState.ADMITTING)
+        assert hold.meetings == [Meeting("", role.other.value, RENDEZVOUS)], "the other one can be led here"
+        assert await setup.come(role.other) is None
+        assert await asked is None
+
+    play(scene, ACCEPT, ACCEPT)
+
+
+@pytest.mark.parametrize(("rm", "cem"), [(ACCEPT, OPEN), (OPEN, ACCEPT), (ACCEPT, ACCEPT)])
+def test_nobody_is_awaited_where_one_peer_comes_only_or_both_have_come(rm: Initiator, cem: Initiator) -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        await setup.meet()
+        assert hold.meetings == [None]
 
     play(scene, rm, cem)
 

@@ -77,17 +77,17 @@ async def test_it_listens_when_there_is_somebody_for_every_device(
 ) -> None:
     there: list[bool] = []
     hooked: set[NodeId] = set()
-    set_hook, start = Node.set_admission_hook, Server.start
+    set_hook, start = Node.set_preparing_hook, Server.start
 
-    def hook(node: Node, admission_hook: Any, **more: bool) -> None:
+    def hook(node: Node, preparing_hook: Any) -> None:
         hooked.add(node.id)
-        set_hook(node, admission_hook, **more)
+        set_hook(node, preparing_hook)
 
     async def listening(server: Server) -> None:
         there.append(len(hooked) == 20)
         await start(server)
 
-    monkeypatch.setattr(Node, "set_admission_hook", hook)
+    monkeypatch.setattr(Node, "set_preparing_hook", hook)
     monkeypatch.setattr(Server, "start", listening)
     async with Bridge.open(load(write(tmp_path, 20))[0]) as bridge:
         assert there == [True]

@@ -53,7 +53,7 @@ async def both(postgresql: str) -> AsyncIterator[Two]:
             await store.save_pairing(pairing(number), token(str(number)))
         for number in reversed(range(COUNT)):  # which writes them anew, one behind the other
             await found[0].claim(pairing(number))
-            await found[0].take_link(KEYS[number])
+            await found[0].take_link(KEYS[number], None)
         yield Two(found[0], found[1], store)
 
 

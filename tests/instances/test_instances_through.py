@@ -43,13 +43,13 @@ class Through:
         self.access = await pair(self.several, 1)
         for number, instance in enumerate(self.several):
             connections = instance.connections[NODES[0]]
-            connections.admission_hook, connections.prepares = self._admit(number), True
+            connections.preparing_hook = self._admit(number)
             if named:
                 config = instance.state.config
                 instance.state.config = config.model_copy(update={"instance_url": "wss://{instance}.i.cloud.example"})
 
     def _admit(self, number: int):  # type: ignore[no-untyped-def]
-        async def admit(pairing: Pairing, s2_version: str) -> str | None:
+        async def admit(pairing: Pairing, s2_version: str, may_lead: bool) -> str | None:
             self.prepared[number] += 1
             return "not now" if number in self.refuse else None
 
@@ -154,7 +154,7 @@ async def test_of_those_who_come_with_one_token_to_several_instances_one_is_take
 async def test_a_node_that_prepares_nothing_takes_connections_at_any_instance(postgresql: str) -> None:
     async with through(postgresql) as cloud:
         for instance in cloud.several:
-            instance.connections[NODES[0]].prepares = False
+            instance.connections[NODES[0]].preparing_hook = None
         confirmed = await cloud.confirm(1, await cloud.initiate(0))
         assert urlsplit(confirmed.body["websocketUrl"]).netloc == "cloud.example:443"
         client = await come(cloud.ports[2], confirmed.body["websocketToken"])

@@ -81,12 +81,12 @@ class World:
         self.access = [await pair(self.several, 1)]
         for number, instance in enumerate(self.several):
             connections = instance.connections[NODES[0]]
-            connections.admission_hook, connections.prepares = self._admit(number), True
+            connections.preparing_hook = self._admit(number)
             self.name(number, named=True)
             self.see(number, ago=0)
 
     def _admit(self, number: int) -> Any:
-        async def admit(pairing: Pairing, s2_version: str) -> str | None:
+        async def admit(pairing: Pairing, s2_version: str, may_lead: bool) -> str | None:
             self.ready[number] += 1
             return None
 

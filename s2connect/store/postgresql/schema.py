@@ -265,6 +265,14 @@ _MANY = Migration(
     contract=("DROP INDEX pairing_client",),
 )
 
+_MEETINGS = Migration(
+    # The party of a link that its owner waits for, and until when; empty once it was led there.
+    expand=(
+        "ALTER TABLE link ADD COLUMN awaits text NOT NULL DEFAULT '',"
+        " ADD COLUMN awaits_until timestamptz NOT NULL DEFAULT '-infinity'",
+    ),
+)
+
 MIGRATIONS: Sequence[Migration] = (
     _STORE,
     _SHARED,
@@ -276,5 +284,6 @@ MIGRATIONS: Sequence[Migration] = (
     _UNCONFIRMED,
     _EPOCH,
     _MANY,
+    _MEETINGS,
 )
 """All migrations of this program, oldest first. What has been released is never changed."""
