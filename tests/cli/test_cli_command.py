@@ -25,6 +25,8 @@ from tests.waits import patience
 Start = Callable[..., Running]
 Capture = pytest.CaptureFixture[str]
 
+NO_PAIRINGS: dict[str, object] = {"pairings": [], "total": 0, "before": None}
+
 
 def result(capsys: Capture, *arguments: str, code: int = 0) -> dict[str, object]:
     """Run a command with ``--json`` in this process."""
@@ -113,7 +115,7 @@ def test_a_person_pairs_looks_and_unpairs(cem: Path, rm: Path, start: Start, cap
     assert out == "The pairing with House manager has ended.\n"
     service.line(lambda line: "Battery has ended the pairing." in line)
     battery.line(lambda line: "The pairing with House manager has ended, as asked here." in line)
-    assert result(capsys, "pairings", "--home", str(cem)) == {"pairings": []}
+    assert result(capsys, "pairings", "--home", str(cem)) == NO_PAIRINGS
     for one in (service, battery):
         one.process.send_signal(signal.SIGINT)
         assert one.ended() == 130
@@ -239,7 +241,7 @@ def test_a_new_ca_ends_every_pairing_and_asks_before(cem: Path, rm: Path, start:
     assert after["pairings_ended"] == 1
     assert after["ca"]["fingerprint_sha256"] != before["ca"]["fingerprint_sha256"]  # type: ignore[index]
     assert service.event("unpaired")["by"] == "peer"
-    assert result(capsys, "pairings", "--home", str(rm)) == {"pairings": []}
+    assert result(capsys, "pairings", "--home", str(rm)) == NO_PAIRINGS
     out, _ = said(capsys, "certificate", "--home", str(rm))
     assert "SHA-256" in out
 
@@ -334,7 +336,7 @@ def test_pairings_that_are_lost_are_named_and_begin_anew(rm: Path, capsys: Captu
     assert f"s2connect unpair --home {rm} --all" in err
     assert said(capsys, "unpair", "--home", str(rm), code=2)[1]
     assert result(capsys, "unpair", "--all", "--yes", "--home", str(rm)) == {"pairings_ended": 0}
-    assert result(capsys, "pairings", "--home", str(rm)) == {"pairings": []}
+    assert result(capsys, "pairings", "--home", str(rm)) == NO_PAIRINGS
 
 
 @pytest.mark.parametrize("option", ["--loop", "--check"])
