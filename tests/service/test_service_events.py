@@ -189,7 +189,8 @@ def test_a_status_is_written_with_null_members_and_read_again() -> None:
         f'"nodes":[{peer[:-1]},"code_state":"none","static_code":false,"alias":null}}],"pairings":[{{{NODE_TEXT},{PEER_TEXT},"peer_endpoint":{{"name":"E"}},'
         f'"communication_role":"client",{since},"confirmed":true,"connected":false,"trouble":null,"state_since":null,"instance":null}}],'
         f'"sessions":[{{"session":"s1",{NODE_TEXT},{PEER_TEXT},"protocol":"MQTT","s2_version":"v",{since},'
-        f'"messages":0,"first_message":null}}],"waiting":[{peer}],"ended":[]}}'
+        f'"messages":0,"first_message":null}}],"waiting":[{peer}],"ended":[],'
+        '"pairings_total":null,"pairings_before":null,"pairings_of_nodes":{}}'
     )
     assert commands.Status().read_result(json.loads(text)) == STATUS
 
