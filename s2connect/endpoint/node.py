@@ -103,6 +103,16 @@ class Node:
         """
         return await self._pairing.new_code(self._local, token_of(token), lifetime)
 
+    async def current_or_new_pairing_code(
+        self, *, left: float = 0.0, lifetime: float = DYNAMIC_LIFETIME
+    ) -> PairingCode:
+        """Return the valid code, static or dynamic, or issue a dynamic one where none lives ``left`` seconds longer.
+
+        It is one step, on any store: instances that call it at the same moment show the same code. StorageError as
+        above.
+        """
+        return await self._pairing.current_or_new_code(self._local, lifetime, left=left)
+
     async def current_pairing_code(self) -> PairingCode | None:
         """Return the valid code as :meth:`valid_pairing_code`, on any store. StorageError as above."""
         return (await self.code_status()).code

@@ -111,9 +111,21 @@ class PairingManager:
 
     async def code_to_show(self, local: LocalNode, lifetime: float) -> PairingCode:
         """Return a new dynamic code, or the one that another instance has issued and that counts."""
+        if self._state.shared is None:
+            return await self.new_code(local, PairingToken.generate(), lifetime)
+        return await self.current_or_new_code(local, lifetime, static=False)
+
+    async def current_or_new_code(
+        self, local: LocalNode, lifetime: float, *, left: float = 0.0, static: bool = True
+    ) -> PairingCode:
+        """Return the code that counts, or a new dynamic one where there is none with so many seconds ``left``.
+
+        It is one step: whoever else asks at the same moment, at any instance, gets the same code. Without ``static``
+        the dynamic one takes the place of a static one.
+        """
         async with self.shared.codes(local.id) as (tokens, now):
-            found = _valid(local, tokens, now) if self._state.shared is not None else None
-            if found is None or found.expires_in is None:
+            found = _valid(local, tokens, now)
+            if found is None or (not static if found.expires_in is None else found.expires_in < left):
                 issued = tokens.issue(PairingToken.generate(), now=now, lifetime=lifetime)
                 found = PairingCode(issued.token, local.alias, lifetime)
         return found

@@ -99,7 +99,6 @@ class Service:
         self._stop = stop
         self._running = stop is not None
         self._show_codes = show_codes
-        self._codes: dict[NodeId, tuple[str, datetime]] = {}
         self._devices: dict[NodeId, NodeDescription] = {}
         self._not_found: NotFound | None = None
         self._events = endpoint.events()
@@ -153,7 +152,6 @@ class Service:
 
     def _nodes_changed(self, added: Sequence[Node]) -> None:
         """Take over nodes that another instance has changed."""
-        self._codes.clear()
         self._sink.put_nowait(events.NodesChanged(nodes=self._node_entries()))
         self._take_sessions_of(added)
 
@@ -198,17 +196,9 @@ class Service:
         A code of another instance is shown instead, as long as enough is left of it.
         """
         for node in list(self.endpoint.nodes.values()):
-            code = await node.current_pairing_code()
-            if code is None or (code.expires_in is not None and code.expires_in < ENOUGH_LEFT):
-                await self._show(node, *await self._make_code(node, None))
-            elif code.expires_in is not None:
-                await self._show(node, *self._remember(node, code))
-
-    @staticmethod
-    async def _has_static_code(node: Node) -> bool:
-        """Return whether the static code is the valid one (errata S2C-06)."""
-        code = await node.current_pairing_code()
-        return code is not None and code.expires_in is None
+            code, expires = await self._code_to_show(node)
+            if code is not None:
+                await self._show(node, code, expires)
 
     async def _follow(self, stream: endpoint_events.EventStream) -> None:
         async for event in stream:
@@ -219,8 +209,6 @@ class Service:
         match event:
             case endpoint_events.DeviceWaits():
                 self._devices[event.peer.id] = event.peer
-            case endpoint_events.Paired() | endpoint_events.CodeWithdrawn():
-                self._codes.pop(event.node, None)
             case endpoint_events.Notice(kind="name_conflict" | "not_advertised" | "copy_of_this_endpoint"):
                 self._not_found = NotFound(event.kind, event.sentence)
             case endpoint_events.TaskFailed(task="advertise"):
@@ -239,21 +227,9 @@ class Service:
         return reported
 
     async def _code_to_show(self, node: Node) -> tuple[str | None, datetime | None]:
-        """Return the code that was issued last, while it is valid, or a new one; None if the node has a static one."""
-        known = self._codes.get(node.id)
-        if known is None or known[1] < datetime.now(UTC) + timedelta(seconds=ENOUGH_LEFT):
-            if await self._has_static_code(node):
-                return None, None
-            known = await self._make_code(node, None)
-        return known
-
-    async def _make_code(self, node: Node, token: str | None) -> tuple[str, datetime]:
-        return self._remember(node, await node.new_pairing_code(token=token))
-
-    def _remember(self, node: Node, code: PairingCode) -> tuple[str, datetime]:
-        assert code.expires_in is not None, "a dynamic code expires"
-        made = self._codes[node.id] = str(code), datetime.now(UTC) + timedelta(seconds=code.expires_in)
-        return made
+        """Return the dynamic code that is valid, or a new one; None if the static one counts (errata S2C-06)."""
+        code = await node.current_or_new_pairing_code(left=ENOUGH_LEFT)
+        return (None, None) if code.expires_in is None else (str(code), _end_of(code))
 
     # Commands
 
@@ -304,7 +280,8 @@ class Service:
             return await self._show(node, str(await node.set_static_code(command.token)), None)
         if not self._running:
             raise no_service("A code that is valid for a few minutes needs the running service.", self._start_command())
-        return await self._show(node, *await self._make_code(node, command.token))
+        code = await node.new_pairing_code(token=command.token)
+        return await self._show(node, str(code), _end_of(code))
 
     async def _show(self, node: Node, code: str, expires: datetime | None) -> commands.IssuedCode:
         await self._sink.put(events.CodeIssued(node=node.id, code=code, expires_at=expires))
@@ -388,7 +365,6 @@ class Service:
 
     async def _hosted(self, changed: Node) -> commands.HostedNodes:
         """Report the nodes after a change of one of them."""
-        self._codes.clear()  # what codes of before begin with may be another alias now
         await self._sink.put(events.NodesChanged(nodes=self._node_entries()))
         return commands.HostedNodes(node=changed.id, nodes=await self._own_nodes())
 
@@ -504,6 +480,12 @@ class Service:
 
     def _node(self, name: str | None) -> Node:
         return self.endpoint.nodes[own_node([own_entry(node) for node in self.endpoint.nodes.values()], name).id]
+
+
+def _end_of(code: PairingCode) -> datetime:
+    """Return when a dynamic code expires, which was read just now."""
+    assert code.expires_in is not None, "a dynamic code expires"
+    return datetime.now(UTC) + timedelta(seconds=code.expires_in)
 
 
 def _failed(identifier: object, failure: Failure) -> events.Result:
