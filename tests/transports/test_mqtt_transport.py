@@ -745,6 +745,35 @@ async def test_a_configured_session_with_another_secret_is_not_answered(broker: 
         await ends.client.connect_static(static(mc="another"))
 
 
+@pytest.mark.parametrize("mode", ["S2 Connect", "static"])
+@pytest.mark.rule("MQ-10")
+async def test_a_broker_that_is_lost_while_an_open_waits_for_its_turn_is_said_to_be(
+    broker: Mosquitto, make: Make, mode: str
+) -> None:
+    ends = await make(broker)
+    client = ends.client.client
+    assert client is not None
+    waits = asyncio.Event()
+
+    class Slow(Pace):
+        def wait(self, now: float) -> float:
+            waits.set()
+            return 0.1
+
+    client.pace = Slow(0.1)
+    details = ends.server.offer(ends.mine).details
+    static_mode = mode == "static"
+    connecting = asyncio.ensure_future(
+        ends.client.connect_static(static()) if static_mode else ends.client.connect(ends.theirs, details, NO_TRUST)
+    )
+    async with within(10):
+        await waits.wait()
+        assert client.connection is not None
+        client.connection.abort("pulled the plug")
+        with pytest.raises(NotReachable, match="connection to the broker was lost"):
+            await connecting
+
+
 # --- settings
 
 

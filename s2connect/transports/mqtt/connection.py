@@ -104,7 +104,8 @@ class MqttConnection(Connection):
             ProtocolViolation: The other side breaks the binding.
         """
         try:
-            self._follow(self.channel.start(self._loop.time()))
+            if self._ended is None:  # the connection to the broker may have been lost before
+                self._follow(self.channel.start(self._loop.time()))
             await self._opened
         except BaseException:
             await self.close()
