@@ -312,7 +312,7 @@ class Link:
             async with asyncio.timeout_at(due):
                 await self._changed.wait()
         except TimeoutError:
-            return True
+            return not self._closing  # it may have been given up at this very moment
         return False
 
     def _look_at_hold(self, hold: LinkHold) -> None:

@@ -15,7 +15,7 @@ from s2connect.bridge.sides import NOT_NOW, Initiator
 from s2connect.errors import ConnectionClosed, StorageUnavailable
 from s2connect.model.common import Role
 from s2connect.session import LedTo, Meeting
-from tests.bridge.link_fixtures import PeerSide, farewell, message
+from tests.bridge.link_fixtures import NOBODY, PeerSide, farewell, message
 from tests.bridge.test_bridge_link import ACCEPT, CEM, OPEN, RM, LinkSetup, running
 from tests.bridge.virtual_time import run_virtual
 from tests.session.guards import Guard
@@ -289,6 +289,30 @@ def test_a_link_that_is_just_being_connected_is_let_go_all_the_same() -> None:
         hold.grant()
         await setup.until(LinkState.REACHING, LinkState.UP)
         await asyncio.wait_for(setup.link.give_up("another instance has too few links"), 10)
+        assert (hold.is_held, setup.standing()) == (False, set())
+
+    play(scene, OPEN, OPEN)
+
+
+def test_a_link_that_is_given_up_at_the_moment_of_its_next_attempt_is_let_go_all_the_same() -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        loop = asyncio.get_running_loop()
+        setup.sides[RM].refuse = NOBODY
+        hold.grant()
+        await setup.until(LinkState.FAILED)
+        setup.sides[RM].refuse = None
+        retry_in = setup.link.status().retry_in
+        assert retry_in is not None
+        turn: asyncio.Future[None] = loop.create_future()
+
+        async def give_up() -> None:
+            await turn
+            await setup.link.give_up("another instance has too few links")
+
+        # In the same turn of the loop as the timer of the link, whose task goes on after that of the test.
+        loop.call_at(loop.time() + retry_in - 1e-10, turn.set_result, None)
+        async with asyncio.timeout(retry_in + 10):
+            await give_up()
         assert (hold.is_held, setup.standing()) == (False, set())
 
     play(scene, OPEN, OPEN)
