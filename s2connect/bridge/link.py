@@ -336,8 +336,8 @@ class Link:
     async def _obtain(self) -> bool:
         """Take the link, because its peer came to this instance.
 
-        False where the database is not there for that, or the other peer waits at another instance, to which this one
-        is led then.
+        False where the database is not there for that, where the other peer waits at another instance, to which this
+        one is led then, and where the link may not begin a session here any more.
         """
         if self.hold is None or self.is_leased:
             return self.hold is None or self.hold.is_held
@@ -357,6 +357,9 @@ class Link:
             where = self.hold.where
             _log.info("link %s: a peer is led to the instance %s, where the other one waits", self.name, where)
             self._requests.lead(role, where)
+        elif not self.hold.is_held or self._closing:  # another one has taken it since, or this one is about to end
+            self._requests.answer_all(NOT_NOW)
+            return False
         return is_taken
 
     def _first(self) -> Role | None:

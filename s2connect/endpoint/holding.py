@@ -123,8 +123,9 @@ class LinkHold:
         """Take the link from whichever instance has it, because its peer came to this one.
 
         Returns:
-            True; False where another instance awaits that party of the meeting. It keeps the link, ``where`` has its
-            name, and the peer has to be led there. It is not named again, unless it awaits the party anew.
+            True, also where another instance has taken it again by now, as ``is_held`` says; False where another
+            instance awaits that party of the meeting. It keeps the link, ``where`` has its name, and the peer has to be
+            led there. It is not named again, unless it awaits the party anew.
 
         Raises:
             StorageUnavailable: The database cannot be reached.

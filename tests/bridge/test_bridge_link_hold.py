@@ -26,6 +26,7 @@ class FakeHold(LinkHold):
 
     Attributes:
         awaited: Party that the instance b awaits, once.
+        on_take: Called when the link was taken.
         meetings: Those with which the link was asked for.
     """
 
@@ -38,6 +39,7 @@ class FakeHold(LinkHold):
         self.error: StorageUnavailable | None = None
         self.guard: Guard = Guard()
         self.awaited = "nobody"
+        self.on_take: Callable[[], None] = lambda: None
         self.meetings: list[Meeting | None] = []
 
     @property
@@ -53,6 +55,7 @@ class FakeHold(LinkHold):
             return False
         self.taken += 1
         self.until, self.where = math.inf, ""
+        self.on_take()
         return True
 
     def claim_soon(self) -> None:
@@ -213,6 +216,32 @@ def test_a_link_that_is_taken_while_its_peer_is_awaited_admits_nobody_any_more()
         await setup.until(LinkState.ELSEWHERE)
         assert not setup.standing()
         assert not setup.link.hand_over(RM, PeerSide("late", ACCEPT).connect())
+
+    play(scene, ACCEPT, OPEN)
+
+
+@pytest.mark.parametrize(("rm", "cem"), [(ACCEPT, OPEN), (ACCEPT, ACCEPT)])
+def test_a_peer_is_asked_to_come_again_where_another_instance_takes_the_link_at_the_same_moment(
+    rm: Initiator, cem: Initiator
+) -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        hold.on_take = lambda: hold.lose("b")
+        assert await setup.link.request_session(RM, "v1.0.0") == NOT_NOW
+        await setup.until(LinkState.ELSEWHERE)
+        assert setup.link.status().reason == "the instance b has it"
+        assert not setup.sides[CEM].far, "nobody connects to the other side here, which is connected with b"
+        hold.on_take = lambda: None
+        await setup.meet()
+
+    play(scene, rm, cem)
+
+
+def test_a_link_of_an_instance_that_is_about_to_end_is_not_begun_where_its_peer_has_just_come() -> None:
+    async def scene(setup: LinkSetup, hold: FakeHold) -> None:
+        hold.on_take = lambda: setup.link.begin_none("this instance is about to end")
+        assert await setup.link.request_session(RM, "v1.0.0") == NOT_NOW
+        await asyncio.sleep(1)
+        assert (setup.state, hold.is_held, setup.sides[CEM].far) == (LinkState.ELSEWHERE, False, [])
 
     play(scene, ACCEPT, OPEN)
 
