@@ -161,18 +161,37 @@ def test_an_older_list_that_is_given_again_is_dropped_and_said_once(
     assert [record.message.count("older than the one before") for record in caplog.records] == [1, 1]
 
 
+class Published:
+    """A broker that keeps what is published."""
+
+    max_packet = None
+
+    def __init__(self) -> None:
+        self.packets: list[Packet] = []
+        self.connection = cast("BrokerConnection", self)
+
+    async def publish(self, packet: Packet) -> int:
+        self.packets.append(packet)
+        return 0
+
+
 async def test_the_lists_of_a_gateway_have_rising_times_also_where_its_clock_goes_back() -> None:
-    times = iter([0.009, 0.003, 0.012])
-    sent: list[Packet] = []
-
-    class Broker:
-        max_packet = None
-
-        async def publish(self, packet: Packet) -> int:
-            sent.append(packet)
-            return 0
-
-    gateways, broker = Gateways(lambda: next(times)), cast("BrokerConnection", Broker())
+    times, broker = iter([0.009, 0.003, 0.012]), Published()
+    gateways = Gateways(lambda: next(times))
     for _ in range(3):
-        await gateways.publish(broker, GATEWAY, "house", [PUMP])
-    assert [read_list(GATEWAY, packet).at for packet in sent] == [9, 10, 12]
+        await gateways.publish(broker.connection, GATEWAY, "house", [PUMP])
+    assert [read_list(GATEWAY, packet).at for packet in broker.packets] == [9, 10, 12]
+
+
+@pytest.mark.parametrize("anew", [False, True])
+async def test_a_list_without_a_part_stays_as_it_was_published_until_one_is_set_again(anew: bool) -> None:
+    """A route that begins anew forgets its part for a while: its devices would lose their sessions."""
+    gateways, broker = Gateways(), Published()
+    await gateways.publish(broker.connection, GATEWAY, "route", [PUMP])
+    await gateways.publish(broker.connection, GATEWAY, "route", None)
+    await gateways.repeat(broker.connection, anew=anew)
+    await gateways.greet(broker.connection)
+    await gateways.publish(broker.connection, GATEWAY, "route begun anew", [PUMP, BATTERY])
+    listed = [len(read_list(GATEWAY, packet).devices) for packet in broker.packets]
+    assert 0 not in listed
+    assert listed[-1] == 2

@@ -134,6 +134,8 @@ class Gateways:
             await self._publish(broker, published)
 
     async def _publish(self, broker: BrokerConnection, published: _Published) -> None:
+        if not published.devices:
+            return  # nobody sets any for now: the list stays as it was published
         merged = {device.id: device for part in published.devices.values() for device in part}
         published.at = min(max(published.at + 1, int(self._wall_time() * 1000)), MAX_AT)
         try:
