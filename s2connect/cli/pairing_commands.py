@@ -169,7 +169,7 @@ def pairings(
         bool, typer.Option("--all", help="All, the newest first where there are many; reads some at a time.")
     ] = False,
 ) -> None:
-    """List what this endpoint is paired with: the newest, and those here that are connected or not accepted."""
+    """List what this endpoint is paired with: the newest; as a table, also those here connected or not accepted."""
     from s2connect.cli.show import MAX_TABLE_ROWS, pairings_block, rest_blocks, troubles_blocks
     from s2connect.service.commands import Pairings, Status
 
@@ -180,7 +180,8 @@ def pairings(
     elif newest is None and not options.as_json:
         newest = MAX_TABLE_ROWS
     nodes = options.ask(Status(newest=1)).nodes if not options.as_json else []
-    page = options.ask(Pairings(newest=newest, node=node, before=before))
+    others = not every and not options.as_json
+    page = options.ask(Pairings(newest=newest, node=node, before=before, others=others))
     found, listed = page.pairings, len(page.pairings)
     while every and page.before is not None:
         if options.as_json:
@@ -194,7 +195,7 @@ def pairings(
     options.show(
         shown,
         lambda width: [
-            pairings_block(found, width, nodes),
+            pairings_block(found, width, nodes, total=page.total),
             *(rest_blocks(listed, page.total) if before is None else []),
             *troubles_blocks(found),
         ],

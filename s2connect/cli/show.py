@@ -287,8 +287,15 @@ def reload_sentence(done: Mapping[str, Any]) -> str:
     return for_display(f"Read the file again: {'; '.join(parts) or 'nothing to do'}.", 2000)
 
 
-def pairings_block(pairings: Sequence[PairingEntry], width: int, nodes: Sequence[OwnNode] = ()) -> RenderableType:
-    """Return the pairings of an endpoint, as a table if there is room for it; with our node where there are several."""
+def pairings_block(
+    pairings: Sequence[PairingEntry], width: int, nodes: Sequence[OwnNode] = (), *, total: int | None = None
+) -> RenderableType:
+    """Return pairings of an endpoint, which has so many in ``total``, as a table if there is room for it.
+
+    It says our node where there are several.
+    """
+    if not pairings and total:
+        return Text("There are no older pairings.")
     if not pairings:
         return Text(
             "No pairings yet. To pair, show a code with s2connect code, or type that of another: s2connect pair"

@@ -460,9 +460,9 @@ class Endpoint:
         """Return the number of pairings of each node that has any."""
         return await self._state.store.counts()
 
-    async def pairings_with(self, beginning: str) -> list[Pairing]:
+    async def pairings_with(self, beginning: str, *, node: NodeId | None = None) -> list[Pairing]:
         """Return the pairings with a peer whose id is this text in small letters, or begins with it; of many, some."""
-        return await self._state.store.beginning_with(beginning)
+        return await self._state.store.beginning_with(beginning, local=node)
 
     async def code_statuses(self) -> dict[NodeId, CodeStatus]:
         """Return the pairing codes of all nodes and their states; StorageError where those are in a database."""

@@ -368,11 +368,15 @@ class Status(Command[FullStatus], name="status"):
 
 
 class Pairings(Command[PairingPage], name="pairings"):
-    """Return the newest pairings, of all nodes or of one, or those ``before`` a page."""
+    """Return the newest pairings, of all nodes or of one, or those ``before`` a page.
+
+    With ``others`` the newest have those beside them that matter, which come again on a later page.
+    """
 
     newest: _Newest | None = None
     node: _Text | None = None
     before: Annotated[int, Field(strict=True, ge=0)] | None = None
+    others: _Flag = False
 
 
 class FindPairing(Command[PairingEntry], name="find_pairing"):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from s2connect import Endpoint, NodeId, Pairing
-from s2connect.errors import NotPaired, UsageError
+from s2connect.errors import UsageError
 from s2connect.model.text import for_display
 from s2connect.service.objects import PairingEntry, find_pairing, fitting
 from s2connect.service.status import entries
@@ -23,22 +23,31 @@ SHORT_ID: Final = 8
 NAMES_SEARCHED: Final = 50_000
 """Pairings among which a name is looked for: each has to be read, which takes some seconds of a service."""
 
+LAST_PLACE: Final = 2**63 - 1
+"""Largest place that a store knows, for a larger one that somebody names."""
+
 READ_AT_ONCE: Final = 500
 """Pairings that are read at once where a name is looked for."""
 
 
 async def listed(
-    endpoint: Endpoint, *, newest: int | None = None, node: NodeId | None = None, before: int | None = None
+    endpoint: Endpoint,
+    *,
+    newest: int | None = None,
+    node: NodeId | None = None,
+    before: int | None = None,
+    with_others: bool = False,
 ) -> tuple[list[PairingEntry], int | None]:
     """Return the newest pairings, or those before a page, oldest first, and where the older ones go on.
 
-    The first page also has those that are connected to this process or whose access is not accepted, as far as they
-    are not too many. Raises StorageError.
+    ``with_others`` the newest have beside them older ones that are connected to this process or whose access is not
+    accepted, as far as they are not too many; they come again on the page that is theirs. Raises StorageError.
     """
-    page = await endpoint.pairings_page(min(newest or LISTED, LISTED), node=node, before=before)
+    place = None if before is None else min(before, LAST_PLACE)
+    page = await endpoint.pairings_page(min(newest or LISTED, LISTED), node=node, before=place)
     connected, history = endpoint.connected(), endpoint.history()
     beside: list[Pairing] = []
-    if before is None and page.before is not None:
+    if with_others and before is None and page.before is not None:
         there = {pairing.key for pairing in page.pairings}
         beside = _of(node, (live.pairing for key, live in connected.items() if key not in there))[:LISTED]
         there |= connected.keys()
@@ -63,8 +72,7 @@ async def find(endpoint: Endpoint, wanted: str, node: NodeId | None = None) -> P
         StorageError: The store cannot be read.
     """
     text = wanted.strip().lower()
-    by_id = _of(node, await endpoint.pairings_with(text))
-    if len(text) >= SHORT_ID and by_id:
+    if len(text) >= SHORT_ID and (by_id := await endpoint.pairings_with(text, node=node)):
         return find_pairing([PairingEntry.of(one) for one in by_id], wanted)
     counts = await endpoint.pairing_counts()
     if (sum(counts.values()) if node is None else counts.get(node, 0)) > NAMES_SEARCHED:
@@ -81,10 +89,7 @@ async def find(endpoint: Endpoint, wanted: str, node: NodeId | None = None) -> P
         before = page.before
         if before is None:
             break
-    try:
-        return find_pairing([PairingEntry.of(one) for one in named], wanted)
-    except NotPaired:
-        return find_pairing([PairingEntry.of(one) for one in by_id], wanted)
+    return find_pairing([PairingEntry.of(one) for one in named], wanted)
 
 
 def _of(node: NodeId | None, pairings: Iterable[Pairing]) -> list[Pairing]:

@@ -332,7 +332,9 @@ class Service:
 
     async def _pairings(self, command: commands.Pairings) -> commands.PairingPage:
         node, counts = self._id_of(command.node), await self.endpoint.pairing_counts()
-        pairings, before = await listed(self.endpoint, newest=command.newest, node=node, before=command.before)
+        pairings, before = await listed(
+            self.endpoint, newest=command.newest, node=node, before=command.before, with_others=command.others
+        )
         total = sum(counts.values()) if node is None else counts.get(node, 0)
         return commands.PairingPage(pairings=pairings, total=total, before=before)
 
@@ -386,7 +388,7 @@ class Service:
     async def _status(self, command: commands.Status) -> commands.FullStatus:
         endpoint = self.endpoint
         config = endpoint.config
-        pairings, before = await listed(endpoint, newest=command.newest)
+        pairings, before = await listed(endpoint, newest=command.newest, with_others=True)
         counts = await endpoint.pairing_counts()
         return commands.FullStatus(
             service=commands.ServiceStatus(running=self._running, pid=os.getpid() if self._running else None),

@@ -145,8 +145,11 @@ class Store(Protocol):
     async def counts(self) -> dict[NodeId, int]:
         """Return the number of pairings of each of our nodes that has any."""
 
-    async def beginning_with(self, beginning: str) -> list[Pairing]:
-        """Return pairings whose peer's id begins with a text, at most :data:`MAX_FOUND`; none for what begins no id."""
+    async def beginning_with(self, beginning: str, *, local: NodeId | None = None) -> list[Pairing]:
+        """Return pairings, of a node of ours if one is given, whose peer's id begins with a text.
+
+        They are at most :data:`MAX_FOUND`; none for what begins no id.
+        """
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         """Return the pairings of one pair: none, the confirmed one, the unconfirmed one, or both, confirmed first."""

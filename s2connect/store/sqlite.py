@@ -352,11 +352,12 @@ class SqliteStore:
         return {NodeId(uuid.UUID(bytes=local)): count for local, count in rows}
 
     @_operation("read")
-    def beginning_with(self, beginning: str) -> list[Pairing]:
+    def beginning_with(self, beginning: str, *, local: NodeId | None = None) -> list[Pairing]:
         if (ids := ids_beginning_with(beginning)) is None:
             return []
-        which = f"WHERE remote BETWEEN ? AND ? ORDER BY remote LIMIT {MAX_FOUND}"
-        return [pairing for _, pairing in self._rows(which, [one.bytes for one in ids])]
+        ours, values = ("", ids) if local is None else ("AND local = ? ", (*ids, local))
+        which = f"WHERE remote BETWEEN ? AND ? {ours}ORDER BY remote LIMIT {MAX_FOUND}"
+        return [pairing for _, pairing in self._rows(which, [one.bytes for one in values])]
 
     @_operation("read")
     def pairings_of(self, key: PairKey) -> list[Pairing]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.growth import fill
-from s2connect import Endpoint
+from s2connect import Endpoint, NodeId, PairKey
 from s2connect.cli.show import MAX_TABLE_ROWS, pairings_block, status_blocks
 from s2connect.cli.terminal import PlainText
 from s2connect.errors import UsageError
@@ -25,6 +27,8 @@ from s2connect.store.columns import read_endpoint
 from s2connect.store.home import Home
 from s2connect.store.vault import FileVault
 from tests.command import make_home
+from tests.store.store_examples import SERVER, pairing, token
+from tests.waits import within
 
 MANY = MAX_TABLE_ROWS + 100
 
@@ -118,6 +122,43 @@ async def test_of_very_many_the_newest_are_listed_and_the_others_page_by_page(ho
             read, before = [*(one.peer.id for one in page.pairings), *read], page.before
             assert page.total == MANY
         assert read == every
+
+
+async def test_pages_have_each_once_also_one_that_is_connected_and_the_status_has_it_beside_the_newest(
+    tmp_path: Path,
+) -> None:
+    path = make_home(tmp_path / "cem", "cem")
+    async with Endpoint.open(path) as cem, Endpoint.open(make_home(tmp_path / "rm", "rm")) as rm:
+        await rm.node().pair(cem.pairing_url, await cem.node().new_pairing_code())
+        for number in range(30):
+            other = pairing(number, SERVER)
+            other = replace(other, key=PairKey(cem.node().id, other.key.remote))
+            await cem._state.store.save_pairing(other, token(str(number)))
+    async with within(30), Endpoint.open(path) as cem, Endpoint.open(tmp_path / "rm") as rm:
+        sessions = [asyncio.ensure_future(anext(end.node().sessions())) for end in (cem, rm)]
+        await asyncio.gather(*sessions)
+        service, every = Service(cem, path), [one.key.remote for one in await cem.pairings()]
+        assert every[0] == rm.node().id
+        for older in (
+            [one.peer.id for one in (await service.ask(Status(newest=10))).pairings],
+            [one.peer.id for one in (await service.ask(Pairings(newest=10, others=True))).pairings],
+        ):
+            assert older == [every[0], *every[-10:]]
+        read: list[NodeId] = []
+        before: int | None = None
+        while True:
+            page = await service.ask(Pairings(newest=10, before=before))
+            read, before = [*(one.peer.id for one in page.pairings), *read], page.before
+            if before is None:
+                break
+        assert read == every
+
+
+@pytest.mark.parametrize(("place", "listed"), [(0, 0), (2**63, 3), (10**30, 3)])
+async def test_before_a_place_that_no_store_knows_is_what_is_there(home: Path, place: int, listed: int) -> None:
+    async with Endpoint.open(home, serve=False) as endpoint:
+        page = await Service(endpoint, home).ask(Pairings(newest=3, before=place))
+        assert (len(page.pairings), page.total) == (listed, MANY)
 
 
 async def test_a_pairing_is_found_by_its_id_where_names_are_not_looked_for(

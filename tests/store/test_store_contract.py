@@ -509,5 +509,7 @@ async def test_a_pairing_is_found_by_the_beginning_of_its_peers_id(store: Store)
     whole = str(made[0].key.remote)
     assert await store.beginning_with(whole) == made[:1]
     assert await store.beginning_with(whole[:10]) == made
+    assert await store.beginning_with(whole, local=made[0].key.local) == made[:1]
+    assert await store.beginning_with(whole, local=made[0].key.remote) == []
     for nothing in ("7", "Battery", "", "-", whole[:8] + whole[9:], whole + "0"):
         assert await store.beginning_with(nothing) == []

@@ -72,10 +72,11 @@ class PostgresqlStore:
 
         return await self.database.read("read", read)
 
-    async def beginning_with(self, beginning: str) -> list[Pairing]:
+    async def beginning_with(self, beginning: str, *, local: NodeId | None = None) -> list[Pairing]:
         if (ids := ids_beginning_with(beginning)) is None:
             return []
-        return await self._pairings(f"WHERE remote BETWEEN %s AND %s ORDER BY remote LIMIT {MAX_FOUND}", ids)
+        ours, values = ("", ids) if local is None else ("AND local = %s ", (*ids, local))
+        return await self._pairings(f"WHERE remote BETWEEN %s AND %s {ours}ORDER BY remote LIMIT {MAX_FOUND}", values)
 
     async def pairings_of(self, key: PairKey) -> list[Pairing]:
         return await self._pairings(f"WHERE {PAIR} ORDER BY confirmed DESC", pair_values(key))
