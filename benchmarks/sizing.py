@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.storm import Return, back
+from s2connect.session.ownership import PROBE_EVERY
 from s2connect.store.postgresql.database import POOL_SIZE
 from s2connect.transports.backoff import BASE_DELAY
 
@@ -218,11 +219,15 @@ def costs(**given: float) -> dict[str, float]:
     return {cost.name: cost.value for cost in COSTS} | given
 
 
-CONNECTIONS: Final = POOL_SIZE + 2
-"""Connections of an instance to the database: those of the pool, of LISTEN, and of the vault."""
+CONNECTIONS: Final = POOL_SIZE + 3
+"""Connections of an instance to the database: those of the pool, of LISTEN, of its name, and of the vault."""
 
-SWEEPS: Final = 1.5
-"""Statements a second of an instance that does nothing: expired state, and its sign of life."""
+IDLE: Final = 4.5
+"""Statements a second of an instance that does nothing: whether it hears the database, what has expired, and its sign
+of life."""
+
+IDLE_COMMITS: Final = 1 / PROBE_EVERY
+"""Those among them that wait for the disk and the standby: whether the database confirms what is written."""
 
 
 def size(fleet: Fleet, unit: Mapping[str, float]) -> Sizing:
@@ -239,7 +244,8 @@ def size(fleet: Fleet, unit: Mapping[str, float]) -> Sizing:
     lost = fleet.rms / fleet.zones if fleet.zones > 1 else float(fleet.rms)
     free = max(0.0, fleet.storm_use * remaining - of_messages)
     by_instances = free / unit["initiation_cpu"]
-    by_database = fleet.commits / unit["initiation_commits"]
+    of_idling = IDLE_COMMITS * instances
+    by_database = max(0.0, fleet.commits - of_idling) / unit["initiation_commits"]
     publishes = 2 * messages if fleet.broker else 0.0
     nodes = math.ceil(publishes / fleet.broker_rate / remaining_zones) * fleet.zones
     return Sizing(
@@ -252,8 +258,8 @@ def size(fleet: Fleet, unit: Mapping[str, float]) -> Sizing:
         sessions=sessions,
         memory=sessions * unit["session_bytes"],
         files=sessions * unit["session_files"],
-        commits=initiations * unit["initiation_commits"] + pairings * unit["pairing_commits"],
-        transactions=initiations * (unit["initiation_commits"] + unit["initiation_transactions"]) + SWEEPS * instances,
+        commits=initiations * unit["initiation_commits"] + pairings * unit["pairing_commits"] + of_idling,
+        transactions=initiations * (unit["initiation_commits"] + unit["initiation_transactions"]) + IDLE * instances,
         connections=CONNECTIONS * instances,
         database_bytes=fleet.rms * unit["pairing_bytes"],
         publishes=publishes,

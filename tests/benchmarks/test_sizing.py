@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from benchmarks import sizing
 from benchmarks.sizing import COSTS, Fleet, costs, from_run, size
 from benchmarks.table import Row, to_json
+from s2connect.session.ownership import PROBE_EVERY
 
 ROOT = Path(__file__).parents[2]
 FLEETS = st.builds(
@@ -65,6 +66,13 @@ def test_the_remaining_zones_carry_everything_within_the_headroom(fleet: Fleet) 
     assert found.initiations <= found.by_database
 
 
+def test_instances_without_rms_write_too_and_leave_the_storm_the_rest() -> None:
+    found = size(Fleet(rms=0, new_pairings=0), costs())
+    assert (found.instances, found.commits) == (3, pytest.approx(3 / PROBE_EVERY))
+    assert size(Fleet(rms=0, commits=0.5), costs()).initiations == 0
+    assert size(Fleet(rms=0, commits=100.6), costs(initiation_commits=1)).by_database == pytest.approx(100)
+
+
 def test_a_run_gives_its_unit_costs() -> None:
     rows = [Row(one.figure, "", 10.0) for one in COSTS if one.figure] + [Row("anything else", "", 1.0)]
     found = from_run(to_json("", rows))
@@ -86,7 +94,7 @@ def test_costs_are_given_by_their_names(tmp_path: Path, capsys: pytest.CaptureFi
     assert sizing.main(["--from", str(run), "--cost", "initiation_commits=1", "--no-broker"]) == 0
     printed = capsys.readouterr().out
     assert "| cores busy with them | 98." in printed
-    assert "| of the database | 10,000 |" in printed
+    assert "| of the database | 9,9" in printed
     with pytest.raises(SystemExit):
         sizing.main(["--cost", "nothing=1"])
 
