@@ -51,6 +51,9 @@ FIRST_TURN: Final = 2.0
 LEFT_ALONE: Final = 10.0
 """Seconds for which nobody takes them beyond its share, nor whoever has given up any to even them out."""
 
+MOST_LEFT_ALONE: Final = 120.0
+"""Seconds after which they are taken for a while all the same, where instances give up some all the time."""
+
 GIVEN_UP_PART: Final = 10
 """Part of its links that an instance gives up at once: a tenth."""
 
@@ -313,7 +316,7 @@ class Shares:
 
     def __init__(self) -> None:
         self._share = self._least = 0
-        self._freed_at = self._gave_at = float("-inf")
+        self._freed_at = self._first_freed_at = self._gave_at = float("-inf")
         self._gave = self._beyond = False
         self._pause = RESYNC_EVERY
         self._alive: frozenset[str] = frozenset()
@@ -329,8 +332,11 @@ class Shares:
         self.read_at = float("-inf")
 
     def freed(self, *, now: float) -> None:
-        """Note that an instance has given links up."""
-        self._freed_at = now
+        """Note that an instance has given links up, for any reason: so that may happen all the time."""
+        if now - self._freed_at >= 2 * LEFT_ALONE:
+            self._first_freed_at = now
+        if now - self._first_freed_at < MOST_LEFT_ALONE:
+            self._freed_at = now
 
     def read(self, counts: LinkCounts, held: int, *, me: str, now: float) -> int:
         """Take counts in; return how many of the links held this instance has to give up now."""

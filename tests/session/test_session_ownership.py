@@ -196,10 +196,15 @@ def test_after_a_standstill_all_is_in_doubt_from_the_first_look_until_the_rows_w
 
 @dataclass
 class Links:
-    """Links of several instances, and their looks at them; ``takes`` are the instances that connect at all."""
+    """Links of several instances, and their looks at them; ``takes`` are the instances that connect at all.
+
+    Attributes:
+        others_come_and_go: Whether instances always give up others, which peers take, so that hints never cease.
+    """
 
     links: int
     takes: dict[str, bool]
+    others_come_and_go: bool = False
     held: dict[str, int] = field(default_factory=dict)
     shares: dict[str, Shares] = field(default_factory=dict)
     moved: int = 0
@@ -240,6 +245,9 @@ class Links:
         end = self.now + seconds
         while self.now < end:
             self.now += 5.0
+            if self.others_come_and_go:
+                for shares in self.shares.values():
+                    shares.freed(now=self.now)
             for name in order.sample(sorted(self.held), len(self.held)):
                 self.look(name)
 
@@ -271,11 +279,13 @@ def test_links_even_out_after_instances_have_come_and_gone_and_stay_then(
 
 
 @settings(max_examples=8)
-@given(st.integers(1, 200), st.integers(1, 4), st.integers(0, 2**32))
-def test_what_an_instance_does_not_take_is_taken_back_and_given_up_ever_less(links: int, idle: int, seed: int) -> None:
+@given(st.integers(1, 200), st.integers(1, 4), st.booleans(), st.integers(0, 2**32))
+def test_what_an_instance_does_not_take_is_taken_back_and_given_up_ever_less(
+    links: int, idle: int, others_come_and_go: bool, seed: int
+) -> None:
     order = random.Random(seed)
     names = [f"idle-{number}" for number in range(idle)]
-    world = Links(links, {"a": True, **dict.fromkeys(names, False)})
+    world = Links(links, {"a": True, **dict.fromkeys(names, False)}, others_come_and_go)
     world.join("a")
     world.pass_time(600.0, order)
     for name in names:
