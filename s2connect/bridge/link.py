@@ -196,7 +196,7 @@ class Link:
 
         Cancel-safe: it goes on all the same.
         """
-        if self._closing:
+        if self._closing or self._machine.state is LinkState.STOPPED:
             return  # it is given up for good
         self._rests.clear()
         self.begin_none(reason)

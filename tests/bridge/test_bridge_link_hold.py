@@ -347,6 +347,21 @@ def test_a_link_that_is_given_up_at_the_moment_of_its_next_attempt_is_let_go_all
     play(scene, OPEN, OPEN)
 
 
+def test_a_link_that_has_ended_with_its_route_is_not_waited_for() -> None:
+    """Its hold is closed once all links of the route have ended, which takes some seconds."""
+
+    async def run() -> None:
+        hold = FakeHold()
+        async with running(LinkSetup(OPEN, OPEN, hold=hold)) as setup:
+            hold.grant()
+            await setup.until(LinkState.UP)
+        assert setup.state is LinkState.STOPPED
+        async with asyncio.timeout(1):
+            await setup.link.give_up("another instance has too few links")
+
+    run_virtual(run())
+
+
 def test_a_link_of_an_instance_that_is_about_to_end_begins_no_session_again() -> None:
     async def scene(setup: LinkSetup, hold: FakeHold) -> None:
         hold.grant()
