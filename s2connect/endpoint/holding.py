@@ -132,10 +132,6 @@ class LinkHold:
         """
         return await self._holds.take(self, meeting)
 
-    def claim_soon(self) -> None:
-        """Claim the link soon, unless another instance holds it; ``hold_changed`` of the user follows."""
-        self._holds.claim_soon()
-
     def let_go(self) -> None:
         """Give the link up, so that another instance has it."""
         self._holds.let_go(self)
@@ -191,9 +187,6 @@ class LinkHolds:
     def let_go(self, hold: LinkHold) -> None:
         if self._dropped(hold.key):
             self._release([hold.key])
-
-    def claim_soon(self) -> None:
-        self._wake()
 
     async def take(self, hold: LinkHold, meeting: Meeting | None) -> bool:
         key = hold.key

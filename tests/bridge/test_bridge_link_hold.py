@@ -58,9 +58,6 @@ class FakeHold(LinkHold):
         self.on_take()
         return True
 
-    def claim_soon(self) -> None:
-        """The test grants it."""
-
     def let_go(self) -> None:
         self.until = -math.inf
         self.let_go_times += 1
