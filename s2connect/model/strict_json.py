@@ -13,6 +13,7 @@ MAX_DEPTH = 64
 # It matches at every quotation mark, closed or not, and so takes linear time.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _SQUARE = bytes.maketrans(b"{}", b"[]")
+_TOO_MANY = b"[" * (MAX_DEPTH + 1)
 _NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
@@ -44,7 +45,7 @@ def _is_too_deep(text: str) -> bool:
     Takes one innermost pair after the other away, at the speed of ``bytes.replace``.
     """
     brackets = _STRING.sub("", text).encode("utf-8", "surrogatepass").translate(_SQUARE, _NO_BRACKETS)
-    if 2 * brackets.count(b"[") != len(brackets):
+    if 2 * brackets.count(b"[") != len(brackets) or _TOO_MANY in brackets:
         return True
     for _ in range(MAX_DEPTH):
         if not brackets:
