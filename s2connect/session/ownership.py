@@ -297,6 +297,11 @@ class LinkCounts:
         """Fewest links of an instance then."""
         return self.links // max(1, len(self.held))
 
+    @property
+    def free(self) -> int:
+        """Number of links that none of them holds."""
+        return max(0, self.links - sum(self.held.values()))
+
     def surplus(self, held: int, me: str) -> int:
         """Return how many links an instance has too many while others have too few."""
 
@@ -343,8 +348,9 @@ class Shares:
         self.read_at, self._share, self._least, self._beyond = now, counts.share, counts.least, False
         if (alive := frozenset(counts.held)) != self._alive:
             self._alive, self._pause = alive, RESYNC_EVERY
-        surplus = min(counts.surplus(held, me), max(1, held // GIVEN_UP_PART))
-        if not surplus or me not in alive or now - self._gave_at < self._pause * 0.9:
+        # Others take those first that are free; where they do not, no more may be.
+        surplus = min(counts.surplus(held, me), max(1, held // GIVEN_UP_PART)) - counts.free
+        if surplus <= 0 or me not in alive or now - self._gave_at < self._pause * 0.9:
             return 0
         self._gave_at, self._gave = now, True
         return surplus

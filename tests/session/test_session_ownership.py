@@ -290,7 +290,9 @@ def test_what_an_instance_does_not_take_is_taken_back_and_given_up_ever_less(
     world.pass_time(600.0, order)
     for name in names:
         world.join(name)
-    world.pass_time(4 * 3600.0, order)
+    for _ in range(4 * 60):
+        world.pass_time(60.0, order)
+        assert world.free <= max(1, links // GIVEN_UP_PART), "no more, before those are taken"
     moved = world.moved
     world.pass_time(4 * 3600.0, order)
     assert world.moved - moved <= 5 * max(1, links // GIVEN_UP_PART), "once an hour"
