@@ -217,6 +217,21 @@ async def test_whoever_writes_nothing_finds_out_that_nothing_is_confirmed(
         assert database.confirms
 
 
+async def test_whoever_is_cancelled_while_it_asks_leaves_nothing_that_waits(
+    unconfirmed: str, postgresql_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an instance that ends: it would wait for that, until its connection has been lent for too long."""
+    monkeypatch.setattr(module, "COMMIT_S", 60)
+    async with opened(postgresql_cluster, unconfirmed) as store:
+        asking = asyncio.create_task(store.database.check_confirms())
+        await until(lambda: postgresql_cluster.sql(WAITING) == [(1,)])
+        asking.cancel()
+        async with within(5):
+            await until(lambda: postgresql_cluster.sql(WAITING) == [(0,)])
+            await store.close()
+        assert store.database.confirms, "nobody knows better"
+
+
 async def test_a_silent_database_does_not_hold_up_whoever_asks_whether_it_confirms(
     postgresql: str, postgresql_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,9 +151,11 @@ class Database:
         except StorageUnavailable:
             return  # whoever reads finds that out
         task = self._tasks.spawn(self._record_of_nothing(connection), "database-confirmation", expected=logging.DEBUG)
-        await asyncio.wait([task], timeout=COMMIT_S)
-        if not task.done():
-            self._confirmation.late()
+        try:
+            await asyncio.wait([task], timeout=COMMIT_S)
+            if not task.done():
+                self._confirmation.late()
+        finally:
             task.cancel()  # at the server, too: this record has nothing to show
 
     async def _record_of_nothing(self, connection: pool.Connection) -> None:
