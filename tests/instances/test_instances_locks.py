@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
@@ -24,6 +24,7 @@ from tests.store.store_examples import LOCAL, key, pairing, token
 from tests.waits import until, within
 
 COUNT = 21
+LAST = COUNT - 1
 KEYS = [key(number) for number in range(COUNT)]
 
 
@@ -51,6 +52,7 @@ async def both(postgresql: str) -> AsyncIterator[Two]:
         found = [PostgresqlOwners(one, one.instance, DatabaseClock()) for one in databases]
         for number in range(COUNT):
             await store.save_pairing(pairing(number), token(str(number)))
+        await store.save_pairing(pairing(LAST, confirmed=False), token("new"))
         for number in reversed(range(COUNT)):  # which writes them anew, one behind the other
             await found[0].claim(pairing(number))
             await found[0].take_link(KEYS[number], None)
@@ -83,6 +85,16 @@ PAIRS: dict[str, tuple[str, Work, Work]] = {
         "pairing",
         lambda both: both.one.disown(claims()),
         lambda both: both.store.save_pairing(pairing(COUNT), token("later"), alone=True),
+    ),
+    "disowning and replacing the first, too": (
+        "pairing",
+        lambda both: both.one.disown(claims()),
+        lambda both: both.store.save_pairing(replace(pairing(0), paired_at=1.8e9), token("later"), alone=True),
+    ),
+    "disowning and confirming one that replaces the last, too": (
+        "pairing",
+        lambda both: both.one.disown(claims()),
+        lambda both: both.store.confirm_pairing(pairing(LAST, confirmed=False), alone=True),
     ),
 }
 

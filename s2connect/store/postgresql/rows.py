@@ -146,8 +146,8 @@ class PairingRows:
             further = _superseding(pairing.key, []) if pairing.confirmed else []
             await transaction.together(_locking(pairing.key), former, *further, insertion)
             return []
-        _, others = await transaction.together(_locking(pairing.key), _locking_others(pairing.key))
-        replaced = self._replaced(await others.fetchall())
+        _, found = await transaction.together(_locking(pairing.key), _locking_rows(pairing.key, others=True))
+        replaced = self._replaced(pairing.key, await found.fetchall())
         await transaction.together(former, *_superseding(pairing.key, replaced), insertion)
         return replaced
 
@@ -155,18 +155,14 @@ class PairingRows:
         self, transaction: Transaction, pairing: Pairing, *, alone: bool = False
     ) -> list[Replaced] | None:
         """See :meth:`Store.confirm_pairing`."""
-        this = (
-            f"SELECT confirmed, paired_at FROM pairing WHERE {PAIR} ORDER BY sequence FOR UPDATE",  # noqa: S608 - constants
-            pair_values(pairing.key),
-        )
-        others = [_locking_others(pairing.key)] if alone else []
-        _, found, *of_others = await transaction.together(_locking(pairing.key), this, *others)
-        row = next((row for row in await found.fetchall() if row["paired_at"] == pairing.paired_at), None)
+        _, found = await transaction.together(_locking(pairing.key), _locking_rows(pairing.key, others=alone))
+        rows, same = await found.fetchall(), same_values(pairing)
+        row = next((row for row in rows if (row["local"], row["remote"], row["paired_at"]) == same), None)
         if row is None:
             raise NotPaired(GONE)
         if row["confirmed"]:
             return None
-        replaced = self._replaced(await of_others[0].fetchall()) if alone else []
+        replaced = self._replaced(pairing.key, rows)
         await transaction.together(
             _deletion(f"{PAIR} AND confirmed", pair_values(pairing.key)),
             (f"UPDATE pairing SET confirmed = true WHERE {SAME}", same_values(pairing)),  # noqa: S608 - constants
@@ -186,9 +182,11 @@ class PairingRows:
                 transaction.last(*statement)
         return removed
 
-    def _replaced(self, rows: Sequence[Row]) -> list[Replaced]:
-        """Return the pairings of :func:`_locking_others`, with the tokens that can still be opened."""
-        return [Replaced(row["pairing"], self._last_tokens(row)) for row in self.understood(rows)]
+    def _replaced(self, key: PairKey, rows: Sequence[Row]) -> list[Replaced]:
+        """Return the pairings with others of :func:`_locking_rows`, and their tokens that can still be opened."""
+        _, remote = pair_values(key)
+        others = self.understood([row for row in rows if row["remote"] != remote])
+        return [Replaced(row["pairing"], self._last_tokens(row)) for row in others]
 
     def _last_tokens(self, row: Row) -> tuple[AccessToken, ...]:
         try:
@@ -302,9 +300,12 @@ def _locking(key: PairKey) -> Statement:
     return "SELECT pg_advisory_xact_lock(hashtextextended(%s, 2))", (str(key.local),)
 
 
-def _locking_others(key: PairKey) -> Statement:
-    """Lock the pairings of a pair's node with other peers, and return them."""
-    return "SELECT * FROM pairing WHERE local = %s AND remote != %s ORDER BY sequence FOR UPDATE", pair_values(key)
+def _locking_rows(key: PairKey, *, others: bool) -> Statement:
+    """Lock the pairings of a pair, and those of our node with ``others``, in their order, and return them."""
+    local, remote = pair_values(key)
+    if others:
+        return "SELECT * FROM pairing WHERE local = %s ORDER BY sequence FOR UPDATE", (local,)
+    return f"SELECT * FROM pairing WHERE {PAIR} ORDER BY sequence FOR UPDATE", (local, remote)  # noqa: S608 - constants
 
 
 def _deletion(which: str, values: Sequence[object]) -> Statement:
