@@ -57,12 +57,6 @@ def merged_status(answers: Sequence[tuple[str, dict[str, Any]]], workers: list[d
     if not answers:
         raise Failure("service_not_running", "No worker has answered.", "Try again in a moment.")
     _, first = answers[0]
-    answered = {instance for instance, _ in answers}
-    for _, status in answers:  # the answer of a worker is newer than the row in the database
-        for one in status["pairings"]:
-            if one.get("instance") in answered:
-                one |= {"connected": False, "instance": None}
-    pairings = {_pair(one): one for one in first["pairings"]}
     sessions: list[dict[str, Any]] = []
     ended: dict[tuple[str, ...], dict[str, Any]] = {}
     counts: dict[str, int] = {}
@@ -70,20 +64,42 @@ def merged_status(answers: Sequence[tuple[str, dict[str, Any]]], workers: list[d
         counts[instance] = len(status["sessions"])
         sessions += [one | {"session": named_session(instance, one["session"])} for one in status["sessions"]]
         ended |= {(*_pair(one), one["since"]): one for one in status.get("ended", ())}
-        for one in status["pairings"]:
-            known = pairings.get(_pair(one))
-            if known is None or (one["connected"] and not known["connected"]):
-                pairings[_pair(one)] = one
-            elif not known["connected"] and (one["state_since"] or "") > (known["state_since"] or ""):
-                pairings[_pair(one)] = one  # the latest to have had a session
     named = [one | {"sessions": counts.get(one["instance"])} for one in workers]
     return {
         **first,
         "service": {"running": True, "pid": os.getpid(), "workers": named},
-        "pairings": list(pairings.values()),
+        "pairings": _merged_entries(answers),
         "sessions": sessions,
         "ended": list(ended.values()),
     }
+
+
+def merged_pairings(answers: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Return a page of the pairings of a service from those of its workers that have answered, of one at least."""
+    places = [page["before"] for _, page in answers]  # they differ where a pairing was made or ended in between
+    before = None if None in places else min(places)
+    return {**answers[0][1], "pairings": _merged_entries(answers), "before": before}
+
+
+def _merged_entries(answers: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the pairings of workers' answers, each from the worker that knows the latest of it, the oldest first."""
+    answered = {instance for instance, _ in answers}
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for _, found in answers:
+        for one in found["pairings"]:
+            if one.get("instance") in answered:  # whose own answer is newer than the row in the database
+                one |= {"connected": False, "instance": None}
+            known = merged.get(_pair(one))
+            if known is None or _latest(one) > _latest(known):
+                merged[_pair(one)] = one
+    of_first = {_pair(one) for one in answers[0][1]["pairings"]}
+    beside = sorted((one for pair, one in merged.items() if pair not in of_first), key=lambda one: str(one["since"]))
+    return [*beside, *(one for pair, one in merged.items() if pair in of_first)]
+
+
+def _latest(entry: dict[str, Any]) -> tuple[bool, str]:
+    """Return whether a pair is connected at a worker, and when that has last seen anything of it."""
+    return entry["connected"], max(entry["state_since"] or "", (entry.get("trouble") or {}).get("since", ""))
 
 
 _BEST: Final = {

@@ -35,7 +35,14 @@ from s2connect.service.commands import PageLink, SetPagePassword, ShowPage
 from s2connect.service.control import as_line, control_socket
 from s2connect.service.failures import NO_SERVICE, ExitCode, Failure
 from s2connect.service.lines import MAX_LINE_BYTES
-from s2connect.service.merging import as_event, merged_bridge, merged_status, named_session, own_session
+from s2connect.service.merging import (
+    as_event,
+    merged_bridge,
+    merged_pairings,
+    merged_status,
+    named_session,
+    own_session,
+)
 from s2connect.service.serve import Form, Process, service_process, until_stopped
 from s2connect.service.signals import signal_handlers
 from s2connect.service.systemd import Notifier
@@ -299,6 +306,10 @@ class Workers:
             case "status":
                 answers = await self._ask_all(value)
                 return merged_status([(one.name, found) for one, found in answers if found is not None], self._facts())
+            case "pairings":
+                answers = await self._ask_all(value)
+                if pages := [(one.name, found) for one, found in answers if found is not None]:
+                    return merged_pairings(pages)  # otherwise one says why there are none
             case "bridge":
                 answers = await self._ask_all(value)
                 return {"bridge": merged_bridge([(one.name, found) for one, found in answers if found is not None])}

@@ -14,7 +14,7 @@ import pytest
 from s2connect.service import events
 from s2connect.service.events import Sink
 from s2connect.service.failures import Failure
-from s2connect.service.merging import merged_status
+from s2connect.service.merging import merged_pairings, merged_status
 from s2connect.service.serve import Process
 from s2connect.service.signals import Stop
 from s2connect.service.workers import Worker, Workers
@@ -56,10 +56,10 @@ ERROR = json.dumps({"error": {"kind": "storage_unavailable", "what": "The databa
 
 
 @contextlib.asynccontextmanager
-async def _with_workers(program: list[str]) -> AsyncIterator[_Machine]:
+async def _with_workers(*programs: list[str]) -> AsyncIterator[_Machine]:
     one = _Machine()
     async with within(30), one.supervisor:
-        one.begin(program)
+        one.begin(*programs)
         yield one
 
 
@@ -111,7 +111,14 @@ async def test_a_first_worker_that_says_nothing_is_started_again() -> None:
 def _status(*pairings: tuple[str, bool, str | None]) -> dict[str, Any]:
     return {
         "pairings": [
-            {"node": "n", "peer": {"id": peer}, "connected": connected, "state_since": None, "instance": instance}
+            {
+                "node": "n",
+                "peer": {"id": peer},
+                "since": f"2026-01-01T00:00:00.000Z {peer}",
+                "connected": connected,
+                "state_since": None,
+                "instance": instance,
+            }
             for peer, connected, instance in pairings
         ],
         "sessions": [],
@@ -128,6 +135,48 @@ def test_a_worker_that_answers_knows_its_sessions_better_than_the_database() -> 
         "c": (False, None),
         "d": (True, "other"),
     }
+
+
+def test_a_page_of_pairings_has_what_each_worker_knows_the_oldest_first_and_goes_on_behind_all_of_it() -> None:
+    trouble = {"reason": "token_unknown", "since": "2026-01-02T00:00:00.000Z", "text": "t"}
+    first = _status(("b", False, None), ("c", True, "box-2")) | {"total": 9, "before": 7}
+    second = _status(("a", True, None), ("b", False, None), ("c", True, None)) | {"total": 9, "before": 6}
+    second["pairings"][1]["trouble"] = trouble
+    merged = merged_pairings([("box-1", first), ("box-2", second)])
+    assert [one["peer"]["id"] for one in merged["pairings"]] == ["a", "b", "c"]
+    assert [(one["connected"], one.get("trouble")) for one in merged["pairings"]] == [
+        (True, None),
+        (False, trouble),
+        (True, None),
+    ]
+    assert (merged["total"], merged["before"]) == (9, 6)
+    second["before"] = None
+    assert merged_pairings([("box-1", first), ("box-2", second)])["before"] is None
+
+
+def _answering(page: dict[str, Any]) -> list[str]:
+    """A worker that answers with a page of pairings, and refuses to where a node is asked for."""
+    answered = {"event": "result", "ok": True, **page}
+    refused = {"event": "result", "ok": False, "error": {"kind": "usage", "what": "There is no node X here."}}
+    program = (
+        f"import json, sys\nprint({READY!r}, flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    asked = json.loads(line)\n"
+        f"    answer = {refused!r} if asked.get('node') else {answered!r}\n"
+        "    print(json.dumps(answer | {'id': asked['id']}), flush=True)\n"
+    )
+    return [sys.executable, "-c", program]
+
+
+async def test_workers_answer_for_pairings_together_and_say_why_they_do_not() -> None:
+    pages = [_status(("p", connected, None)) | {"total": 1, "before": None} for connected in (False, True)]
+    async with _with_workers(*map(_answering, pages)) as one:
+        await until(lambda: one.workers.started)
+        done = await one.workers.answer(b'{"command": "pairings", "id": 1}')
+        assert [entry["connected"] for entry in done.to_object()["pairings"]] == [True]
+        done = await one.workers.answer(b'{"command": "pairings", "node": "X", "id": 2}')
+        assert "There is no node X" in str(done.to_object())
+        await one.workers.close()
 
 
 async def test_whoever_asks_a_worker_and_is_cancelled_ends_at_once() -> None:
