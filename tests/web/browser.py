@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, ViewportSize, async_playwright
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright, expect
 
 from tests.waits import patience
 
@@ -63,6 +63,7 @@ async def tab(browser: Browser, **options: Any) -> AsyncIterator[Page]:
     faults: list[str] = []
     context = await browser.new_context(**{"viewport": WIDE, "locale": "en-GB", **options})
     context.set_default_timeout(patience(10) * 1000)
+    expect.set_options(timeout=patience(10) * 1000)
     try:
         page = await context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
